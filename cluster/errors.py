@@ -1,0 +1,148 @@
+"""What can go wrong, and the exit code that says what was touched.
+
+ClusterctlError
+├── InventoryError    3  the inventory is wrong: nothing was contacted
+├── ConnectError      4  a node could not be reached: nothing was changed
+├── PreflightError    5  every node answered, one cannot do the job: nothing was changed
+├── LabError          5  this machine cannot carry the lab
+├── LockHeldError     6  another operator is at work: nothing was changed
+├── PhaseError        7  a phase failed: the cluster may be partly changed
+└── Interrupted     130  Ctrl-C
+
+ConnectionLost is the border between paramiko and the rest: whoever catches it
+knows whether anything was changed yet, and turns it into one of the above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+EXIT_DONE = 0
+EXIT_NO = 1
+EXIT_USAGE = 2
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+
+class ClusterctlError(Exception):
+    """An expected failure: `str()` is the whole message for a person, without "error: "."""
+
+    exit_code = EXIT_BUG
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One wrong place in an inventory: line is 1-based, key_path like `nodes[2].gpus`."""
+
+    line: int | None
+    key_path: str
+    what: str
+
+    def at(self, file: str) -> str:
+        place = file if self.line is None else f"{file}:{self.line}"
+        return f"{place}: {self.key_path}: {self.what}" if self.key_path else f"{place}: {self.what}"
+
+
+class InventoryError(ClusterctlError):
+    """The inventory cannot be used; `complaints` are all the places, one line each."""
+
+    exit_code = 3
+
+    def __init__(self, file: str, complaints: Sequence[Complaint]) -> None:
+        self.file = file
+        self.complaints = tuple(complaints)
+        super().__init__("\n".join(complaint.at(file) for complaint in self.complaints))
+
+
+class ConnectError(ClusterctlError):
+    """Nodes that could not be reached; `reasons` is {node name: reason}."""
+
+    exit_code = 4
+
+    def __init__(self, reasons: Mapping[str, str], total: int) -> None:
+        self.reasons = dict(reasons)
+        head = f"{len(self.reasons)} of {count(total, 'node')} could not be reached; nothing was changed"
+        super().__init__(f"{head}\n{per_node(self.reasons)}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One preflight finding: what is wrong on which node, and the command that mends it."""
+
+    node: str
+    what: str
+    remedy: str
+
+
+class PreflightError(ClusterctlError):
+    """Every node answered, and at least one cannot do the job; `problems` are all of them."""
+
+    exit_code = 5
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        head = f"{count(len(self.problems), 'problem')} found before anything was changed"
+        lines = "\n".join(indent(f"{p.node}  {p.what}\n{p.remedy}") for p in self.problems)
+        super().__init__(f"{head}\n{lines}")
+
+
+class LabError(ClusterctlError):
+    """The lab cannot be made, found or taken down on this machine."""
+
+    exit_code = 5
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what, self.remedy = what, remedy
+        super().__init__(f"{what}\n{indent(remedy)}" if remedy else what)
+
+
+class LockHeldError(ClusterctlError):
+    """Another operator holds the lock."""
+
+    exit_code = 6
+
+
+class PhaseError(ClusterctlError):
+    """A phase failed on some nodes; `reasons` is {node name: reason}."""
+
+    exit_code = 7
+
+    def __init__(self, phase: str, reasons: Mapping[str, str], total: int, remedy: str) -> None:
+        self.phase, self.reasons, self.remedy = phase, dict(reasons), remedy
+        head = f"{phase} failed on {len(self.reasons)} of {count(total, 'node')}"
+        super().__init__(f"{head}\n{per_node(self.reasons)}\n{indent(remedy)}")
+
+
+class Interrupted(ClusterctlError):
+    """Ctrl-C; the message says what is running."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+class ConnectionLost(Exception):
+    """The line to a node broke, or never came about; `str()` is the reason for a person."""
+
+
+class CommandTimeout(ConnectionLost):
+    """A command on a node did not end in time."""
+
+
+def count(number: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def indent(text: str) -> str:
+    """Two spaces before every line, as the lines below an error's first stand."""
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def per_node(reasons: Mapping[str, str]) -> str:
+    """One paragraph per node: the name, then its reason, further lines below it."""
+    width = max(len(name) for name in reasons)
+    paragraphs = []
+    for name, reason in reasons.items():
+        first, *rest = reason.splitlines() or [""]
+        paragraphs.append(indent("\n".join([f"{name:<{width}}  {first}", *(f"    {line}" for line in rest)])))
+    return "\n".join(paragraphs)
