@@ -1,0 +1,227 @@
+"""Carry out phases: in order, each on all its nodes at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
+from tenacity import sleep_using_event as sleeping_on
+from tenacity.stop import stop_after_delay, stop_when_event_set
+
+from cluster.connection import Connection
+from cluster.errors import ConnectionLost, PhaseError
+from cluster.steps import Argv, Phase, Put, Result, Run, Step, Wait
+
+EVIDENCE_TIMEOUT = 20.0
+FIRST_POLL, LONGEST_POLL = 0.1, 2.0
+NEARLY = 0.9
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    phase: Phase
+    number: int
+    of: int
+
+
+@dataclass(frozen=True)
+class StepStarted:
+    step: Step
+
+
+@dataclass(frozen=True)
+class StepWaiting:
+    """A Wait that goes on: why, after how many seconds."""
+
+    step: Wait
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StepDone:
+    step: Step
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PhaseDone:
+    """`own` is the part of `seconds` in which no node was at work for us."""
+
+    phase: Phase
+    seconds: float
+    own: float
+
+
+Event = PhaseStarted | StepStarted | StepWaiting | StepDone | PhaseDone
+OnEvent = Callable[[Event], None]
+
+
+@dataclass
+class _Clock:
+    """Seconds that each node worked for us in a phase."""
+
+    by_node: dict[str, float] = field(default_factory=dict)
+
+    def add(self, node: str, seconds: float) -> None:
+        self.by_node[node] = self.by_node.get(node, 0.0) + seconds
+
+    @property
+    def longest(self) -> float:
+        return max(self.by_node.values(), default=0.0)
+
+
+class _Failed(Exception):
+    """A step failed; the message is the reason."""
+
+
+def apply(
+    phases: tuple[Phase, ...],
+    connections: Mapping[str, Connection],
+    total: int,
+    on_event: OnEvent,
+    remedy: str,
+) -> Result | None:
+    """Carry out all phases; the answer is the last step's result.
+
+    `total` is the number of nodes of the cluster and `remedy` what to do after a failure, for the message.
+    Raises PhaseError with a reason per node. On KeyboardInterrupt the waits end; closing the lines
+    is the fleet's part.
+    """
+    stop = threading.Event()
+    last: Result | None = None
+    executor = ThreadPoolExecutor(max_workers=max(1, len(connections)), thread_name_prefix="apply")
+    try:
+        for number, phase in enumerate(phases, 1):
+            on_event(PhaseStarted(phase, number, len(phases)))
+            work = _Work(connections, on_event, stop)
+            started = time.monotonic()
+            last = _carry_out(phase, work, executor, total, remedy) or last
+            seconds = time.monotonic() - started
+            on_event(PhaseDone(phase, seconds, max(0.0, seconds - work.clock.longest)))
+    finally:
+        stop.set()
+        executor.shutdown(wait=False, cancel_futures=True)
+    return last
+
+
+def _carry_out(
+    phase: Phase, work: _Work, executor: ThreadPoolExecutor, total: int, remedy: str
+) -> Result | None:
+    futures = {
+        node: executor.submit(work.do, tuple(step for step in phase.steps if step.node == node))
+        for node in phase.nodes
+    }
+    wait(futures.values(), return_when=FIRST_EXCEPTION)
+    if any(_failure(future) for future in futures.values()):
+        # The others' waits are in vain now; their runs end by themselves.
+        work.stop.set()
+        wait(futures.values())
+    reasons = {node: str(error) for node, future in futures.items() if (error := _failure(future))}
+    if reasons:
+        raise PhaseError(phase.title, reasons, total, remedy)
+    results = [future.result() for future in futures.values()]
+    return results[-1] if results else None
+
+
+def _failure(future: Future[Result | None]) -> Exception | None:
+    if not future.done():
+        return None
+    error = future.exception()
+    if error is None or isinstance(error, _Failed | ConnectionLost):
+        return error
+    raise error
+
+
+class _Work:
+    """One phase's steps on the open lines."""
+
+    def __init__(
+        self, connections: Mapping[str, Connection], on_event: OnEvent, stop: threading.Event
+    ) -> None:
+        self.clock, self.stop = _Clock(), stop
+        self._connections, self._on_event = connections, on_event
+
+    def do(self, steps: tuple[Step, ...]) -> Result | None:
+        """The steps of one node, in order. Raises _Failed or ConnectionLost at the first that fails."""
+        result = None
+        for step in steps:
+            self._on_event(StepStarted(step))
+            started = time.monotonic()
+            result = self._step(step)
+            self._on_event(StepDone(step, time.monotonic() - started))
+        return result
+
+    def _step(self, step: Step) -> Result | None:
+        if isinstance(step, Put):
+            started = time.monotonic()
+            self._connections[step.node].put(step.path, step.content, step.mode)
+            self.clock.add(step.node, time.monotonic() - started)
+            return None
+        return self._wait(step) if isinstance(step, Wait) else self._run(step)
+
+    def _ask(self, node: str, argv: Argv, timeout: float) -> Result:
+        started = time.monotonic()
+        try:
+            return self._connections[node].run(argv, timeout=timeout)
+        finally:
+            self.clock.add(node, time.monotonic() - started)
+
+    def _run(self, step: Run) -> Result:
+        result = self._ask(step.node, step.argv, step.timeout)
+        if result.exit_code != 0:
+            said = "\n".join((result.stderr or result.stdout).strip().splitlines()[-6:])
+            raise _Failed(f"{_short(step.argv)} exited {result.exit_code}: {said}{self._evidence(step)}")
+        return result
+
+    def _wait(self, step: Wait) -> Result:
+        started = time.monotonic()
+        latest: list[Result] = []
+
+        def why() -> str | None:
+            result = self._ask(step.node, step.argv, max(step.timeout, 60.0))
+            latest[:] = [result]
+            in_vain = step.failed(result)
+            if in_vain:
+                raise _Failed(f"{in_vain}{self._evidence(step)}")
+            return step.pending(result)
+
+        def report(state: RetryCallState) -> None:
+            reason = str(state.outcome.result()) if state.outcome else ""
+            self._on_event(StepWaiting(step, reason, time.monotonic() - started))
+
+        def give_up(state: RetryCallState) -> None:
+            # When another node's failure ended the wait, only what was overdue too is worth a word.
+            if self.stop.is_set() and time.monotonic() - started < NEARLY * step.timeout:
+                return
+            reason = state.outcome.result() if state.outcome else "it said nothing"
+            raise _Failed(f"gave up after {step.timeout:g} s: {reason}{self._evidence(step)}")
+
+        Retrying(
+            retry=retry_if_result(lambda reason: reason is not None),
+            stop=stop_after_delay(step.timeout) | stop_when_event_set(self.stop),
+            wait=wait_exponential(multiplier=FIRST_POLL, max=LONGEST_POLL),
+            sleep=sleeping_on(self.stop),
+            before_sleep=report,
+            retry_error_callback=give_up,
+        )(why)
+        return latest[0]
+
+    def _evidence(self, step: Run | Wait) -> str:
+        """The last log lines of the container that the step was about, if they can be had."""
+        if not step.evidence:
+            return ""
+        try:
+            result = self._connections[step.node].run(step.evidence, timeout=EVIDENCE_TIMEOUT)
+        except ConnectionLost:
+            return ""
+        lines = (result.stdout or result.stderr).strip()
+        return f"\n--- {_short(step.evidence)}\n{lines}" if lines else ""
+
+
+def _short(argv: Argv) -> str:
+    return " ".join(argv) if len(argv) <= 8 else " ".join(argv[:7]) + " ..."

@@ -1,0 +1,1 @@
+"""Command lines as tuples of words: built here, run elsewhere."""

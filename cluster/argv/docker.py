@@ -1,0 +1,92 @@
+"""The command lines of docker and podman, which take the same words but for GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cluster.plan import Member, Plan
+from cluster.steps import Argv
+
+LABEL = "clusterctl."
+MOUNTED_AT = "/clusterctl"
+
+# Least privilege that RDMA needs: the devices, and pinned memory without a limit.
+INFINIBAND: Argv = ("--device", "/dev/infiniband", "--cap-add", "IPC_LOCK", "--ulimit", "memlock=-1:-1")
+
+
+def ray_options(plan: Plan, member: Member) -> Argv:
+    """Options of `run` for a Ray container, but for what only the node knows (interface, HCAs, folder)."""
+    return (
+        *_identity(plan, member, "ray"),
+        # The server's container joins this one's /dev/shm and /tmp/ray, which Ray's driver needs.
+        *("--ipc", "shareable"),
+        *("--volume", "/tmp/ray"),
+        *_own_container(plan, member),
+    )
+
+
+def serve_options(plan: Plan, member: Member) -> Argv:
+    """Options of `run` for the server's container: next to Ray's, or on its own with mp."""
+    if not plan.uses_ray:
+        return (*_identity(plan, member, "serve"), *_own_container(plan, member))
+    return (
+        *_identity(plan, member, "serve"),
+        *("--ipc", f"container:{plan.ray_container}"),
+        *("--volumes-from", plan.ray_container),
+        *_gpus(plan),
+        *_privileges(plan),
+        *plan.runtime.extra_args,
+    )
+
+
+def _identity(plan: Plan, member: Member, role: str) -> Argv:
+    labels = (("cluster", plan.cluster), ("node", member.name), ("role", role))
+    return (
+        "--detach",
+        *("--name", plan.ray_container if role == "ray" else plan.serve_container),
+        *(word for key, value in labels for word in ("--label", f"{LABEL}{key}={value}")),
+        *("--network", "host"),
+        *("--entrypoint", "sh"),
+    )
+
+
+def _own_container(plan: Plan, member: Member) -> Argv:
+    return (
+        *("--shm-size", plan.runtime.shm_size),
+        *mounts(member),
+        *_gpus(plan),
+        *_privileges(plan),
+        *plan.runtime.extra_args,
+    )
+
+
+def mounts(member: Member) -> Argv:
+    """The user's mounts."""
+    return tuple(word for mount in member.mounts for word in ("--volume", mount))
+
+
+def _gpus(plan: Plan) -> Argv:
+    if plan.runtime.device == "cpu":
+        return ()
+    if plan.runtime.engine == "podman":
+        return ("--device", "nvidia.com/gpu=all")
+    return ("--gpus", "all")
+
+
+def _privileges(plan: Plan) -> Argv:
+    return ("--privileged",) if plan.runtime.privileged else ()
+
+
+def stop(engine: str, containers: Iterable[str]) -> Argv:
+    """Stop containers; Ray gets time to drain, see RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S in plan.py."""
+    return (engine, "stop", "--time", "20", *containers)
+
+
+def remove(engine: str, containers: Iterable[str]) -> Argv:
+    """Remove containers with their anonymous volumes (/tmp/ray)."""
+    return (engine, "rm", "--force", "--volumes", *containers)
+
+
+def pull(engine: str, image: str) -> Argv:
+    """Fetch an image from its registry."""
+    return (engine, "pull", "--quiet", image)

@@ -1,0 +1,231 @@
+"""Options in, one call out, exit code out. Commands are imported when they run: `--help` has to be quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cluster import __version__
+from cluster.errors import EXIT_BUG, EXIT_DONE, EXIT_USAGE, ClusterctlError, Interrupted
+
+INVENTORY = click.argument("inventory", type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+NODE = click.option(
+    "--node", "nodes", multiple=True, metavar="NAME", help="This node alone; can be repeated."
+)
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done; status: serving
+  1    the answer is no: not serving, a command failed on a node
+  2    usage
+  3    the inventory is wrong: nothing was contacted
+  4    a node could not be reached: nothing was changed
+  5    every node answered, one cannot do the job: nothing was changed
+  6    another operator is at work: nothing was changed
+  7    a phase failed: the cluster may be partly changed
+  70   a bug
+  130  interrupted"""
+
+
+@click.group(
+    epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="clusterctl")
+def cli() -> None:
+    """Bring up one large language model over several GPU nodes with vLLM and Ray, over SSH."""
+
+
+@cli.command()
+@INVENTORY
+@click.option(
+    "--dry-run", is_flag=True, help="Print the steps that would be carried out, and carry out none."
+)
+@JSON
+def up(inventory: Path, dry_run: bool, as_json: bool) -> int:
+    """Start Ray and vLLM on all nodes; done when the model has answered."""
+    from cluster.commands.up import up
+
+    return up(inventory, dry_run, as_json)
+
+
+@cli.command()
+@INVENTORY
+@JSON
+def status(inventory: Path, as_json: bool) -> int:
+    """Say what is there, and what is missing and where; exit code 0 only if it serves."""
+    from cluster.commands.status import status
+
+    return status(inventory, as_json)
+
+
+@cli.command()
+@INVENTORY
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@JSON
+def down(inventory: Path, yes: bool, as_json: bool) -> int:
+    """Stop and remove all that `up` made, and nothing else."""
+    from cluster.commands.down import down
+
+    return down(inventory, yes, as_json)
+
+
+@cli.command()
+@INVENTORY
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines come, until Ctrl-C.")
+@NODE
+@click.option("--since", metavar="TIME", help="Since 90s, 10m, 2h, 1d ago or since 2026-11-21T05:24:26Z.")
+@JSON
+def logs(inventory: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as_json: bool) -> int:
+    """Print Ray's and vLLM's logs of all nodes, in time order."""
+    from cluster.commands.logs import logs
+
+    return logs(inventory, follow, nodes, since, as_json)
+
+
+@cli.command(name="exec", context_settings={"ignore_unknown_options": True})
+@INVENTORY
+@NODE
+@JSON
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(inventory: Path, nodes: tuple[str, ...], as_json: bool, command: tuple[str, ...]) -> int:
+    """Run a command in the containers of all nodes at once: exec INVENTORY -- ray status."""
+    from cluster.commands.exec import execute
+
+    return execute(inventory, command, nodes, as_json)
+
+
+@cli.command()
+@INVENTORY
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write to."
+)
+def render(inventory: Path, output: Path) -> int:
+    """Write what each node would get, without contacting any."""
+    from cluster.commands.render import render
+
+    return render(inventory, output)
+
+
+@cli.group()
+def inventory() -> None:
+    """Inventories: their schema, and what is wrong with one."""
+
+
+@inventory.command()
+def schema() -> int:
+    """Print a JSON Schema of inventories, for editors."""
+    from cluster.commands.inventory import schema
+
+    return schema()
+
+
+@inventory.command()
+@INVENTORY
+def check(inventory: Path) -> int:
+    """Read an inventory and say what it means, or what is wrong with it."""
+    from cluster.commands.inventory import check
+
+    return check(inventory)
+
+
+@cli.group()
+def lab() -> None:
+    """Real hosts on this machine: network namespaces with sshd and a container engine each."""
+
+
+LAB_NAME = click.option(
+    "--name", default="lab", show_default=True, help="The lab's name; nodes are NAME-01, ..."
+)
+
+
+@lab.command(name="up")
+@click.option("--nodes", default=2, show_default=True, type=click.IntRange(1, 64), help="How many hosts.")
+@click.option(
+    "--gpus", default=1, show_default=True, type=click.IntRange(1, 8), help="GPUs that each pretends."
+)
+@click.option("-o", "--output", default="lab.yaml", show_default=True, type=click.Path(path_type=Path))
+@LAB_NAME
+def lab_up(nodes: int, gpus: int, output: Path, name: str) -> int:
+    """Make the hosts and write the inventory that reaches them."""
+    from cluster.commands.lab import lab_up
+    from cluster.lab.spec import LabSpec
+
+    return lab_up(LabSpec(name=name, nodes=nodes, gpus=gpus), output)
+
+
+@lab.command(name="down")
+@LAB_NAME
+def lab_down(name: str) -> int:
+    """Take the hosts down; nothing of them is left."""
+    from cluster.commands.lab import lab_down
+
+    return lab_down(name)
+
+
+@lab.command(name="status")
+@LAB_NAME
+@JSON
+def lab_status(name: str, as_json: bool) -> int:
+    """Show every host: its address, sshd, engine and containers."""
+    from cluster.commands.lab import lab_status
+
+    return lab_status(name, as_json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of a command line; every error ends here."""
+    try:
+        return int(cli.main(args=argv, prog_name="clusterctl", standalone_mode=False) or EXIT_DONE)
+    except click.exceptions.Abort:
+        return _interrupted()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except ClusterctlError as error:
+        return _complain(error)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except Exception:
+        return _bug()
+
+
+def _interrupted() -> int:
+    return _complain(Interrupted("interrupted; nothing was changed"))
+
+
+def _complain(error: ClusterctlError) -> int:
+    from cluster.console import complain
+
+    complain(str(error))
+    return error.exit_code
+
+
+def _bug() -> int:
+    import traceback
+
+    traceback.print_exc()
+    click.echo("error: this is a bug in clusterctl; please report it with the lines above", err=True)
+    return EXIT_BUG
+
+
+def run() -> None:
+    """The console script. After Ctrl-C it does not wait for threads that talk to a silent node."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == Interrupted.exit_code:
+        os._exit(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

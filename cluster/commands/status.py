@@ -1,0 +1,89 @@
+"""`clusterctl status`: one screen that says what is there, and what is missing and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cluster import console, fleet
+from cluster.errors import EXIT_DONE, EXIT_NO, ConnectError
+from cluster.gather import gather_tolerantly
+from cluster.health import Health, NodeHealth, health
+from cluster.inventory import load
+from cluster.plan import Plan, make_plan
+
+STYLES = {
+    "serving": "bold green",
+    "joined": "green",
+    "starting": "yellow",
+    "degraded": "bold red",
+    "unreachable": "bold red",
+    "exited": "bold red",
+    "not joined": "bold red",
+}
+
+
+def status(file: Path, as_json: bool) -> int:
+    """Exit code 0 only if the model serves; 4 if a node cannot be reached. Raises ClusterctlError."""
+    inventory = load(file)
+    plan = make_plan(inventory)
+    with fleet.connect(inventory, tolerant=True) as lines:
+        facts, lost = gather_tolerantly(plan, lines.connections)
+    found = health(plan, facts, {**lines.unreachable, **lost})
+    if as_json:
+        console.emit(to_json(plan, found))
+    else:
+        _show(plan, found)
+    if lines.unreachable or lost:
+        return ConnectError.exit_code
+    return EXIT_DONE if found.state == "serving" else EXIT_NO
+
+
+def to_json(plan: Plan, found: Health) -> dict[str, Any]:
+    """The status for programs."""
+    return {
+        "cluster": plan.cluster,
+        "state": found.state,
+        "nodes": [_node_json(node) for node in found.nodes],
+        "ray": {"nodes_alive": found.nodes_alive, "gpus_total": found.gpus_total} if plan.uses_ray else None,
+        "serve": {
+            "url": plan.url,
+            "model": plan.served_name,
+            "ready": found.ready,
+            "tensor_parallel_size": plan.tensor_parallel_size,
+            "pipeline_parallel_size": plan.pipeline_parallel_size,
+        },
+        "missing": list(found.missing),
+    }
+
+
+def _node_json(node: NodeHealth) -> dict[str, Any]:
+    return {
+        "name": node.member.name,
+        "address": node.member.address,
+        "role": node.member.role,
+        "node_rank": node.member.node_rank,
+        "state": node.state,
+        "gpus": {"expected": node.member.node.gpus, "joined": node.gpus_joined},
+        "containers": dict(node.containers),
+    }
+
+
+def _show(plan: Plan, found: Health) -> None:
+    console.styled(plan.cluster, found.state, STYLES)
+    console.say(f"{plan.served_name}, {plan.sizes}, {plan.url}/v1")
+    console.say("")
+    console.table(
+        ("node", "address", "role", "rank", "state", "GPUs", "containers"),
+        [_row(node, plan.uses_ray) for node in found.nodes],
+        STYLES,
+    )
+    for sentence in found.missing:
+        console.say(f"! {sentence}")
+
+
+def _row(node: NodeHealth, uses_ray: bool) -> tuple[str, ...]:
+    gpus = f"{node.gpus_joined}/{node.member.node.gpus}" if uses_ray else str(node.member.node.gpus)
+    containers = ", ".join(f"{role} {state}" for role, state in node.containers) or "none"
+    member = node.member
+    return (member.name, member.address, member.role, str(member.node_rank), node.state, gpus, containers)

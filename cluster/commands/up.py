@@ -1,0 +1,91 @@
+"""`clusterctl up`: from an inventory to a model that has answered. Read this first, then phases.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import monotonic
+
+from cluster import checks, console, fleet, phases
+from cluster.apply import Event, OnEvent, PhaseDone, apply
+from cluster.errors import EXIT_DONE, PreflightError
+from cluster.facts.service import parse_answer
+from cluster.gather import gather
+from cluster.inventory import load
+from cluster.inventory.secrets import read_secrets
+from cluster.plan import Plan, make_plan
+from cluster.reporter import reporter
+from cluster.steps import Result
+
+REMEDY = "Mend it and run `clusterctl up` again: it continues from here; or `clusterctl down`."
+
+
+def up(file: Path, dry_run: bool, as_json: bool) -> int:
+    """Bring the cluster up; what is already so stays. Raises ClusterctlError."""
+    started = monotonic()
+    inventory = load(file)
+    secrets = read_secrets(inventory, str(file))
+    plan = make_plan(inventory)
+    with fleet.connect(inventory) as lines:
+        facts = gather(plan, lines.connections)
+        problems = checks.preflight(plan, facts)
+        if problems:
+            raise PreflightError(problems)
+        todo = phases.up(plan, facts, secrets)
+        if not todo:
+            _nothing_to_do(plan, as_json)
+            return EXIT_DONE
+        if dry_run:
+            console.dry_run(todo, as_json)
+            return EXIT_DONE
+        own = _OwnTime(monotonic() - started)
+        with reporter(as_json) as report:
+            last = apply(todo, lines.connections, len(plan.members), own.then(report), REMEDY)
+    _serving(plan, last, monotonic() - started, own, as_json)
+    return EXIT_DONE
+
+
+class _OwnTime:
+    """Adds up what of the time was clusterctl's own and not the nodes'."""
+
+    def __init__(self, before: float) -> None:
+        self.connecting, self.own = before, 0.0
+
+    def then(self, on_event: OnEvent) -> OnEvent:
+        """Listens, and hands every event on."""
+
+        def listen(event: Event) -> None:
+            if isinstance(event, PhaseDone):
+                self.own += event.own
+            on_event(event)
+
+        return listen
+
+
+def _nothing_to_do(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        console.emit({"event": "nothing_to_do", "url": plan.url})
+    else:
+        console.say(f"nothing to do: {plan.served_name} is serving on {plan.url}/v1")
+
+
+def _serving(plan: Plan, last: Result | None, seconds: float, own: _OwnTime, as_json: bool) -> None:
+    answer = parse_answer(last)["answer"].text if last is not None else None
+    if as_json:
+        times = {"seconds": round(seconds, 3), "own_seconds": round(own.own, 3)}
+        console.emit(
+            {
+                "event": "serving",
+                "url": plan.url,
+                "model": plan.served_name,
+                "answer": answer,
+                **times,
+                "connect_seconds": round(own.connecting, 3),
+            }
+        )
+        return
+    console.say(
+        f"{plan.served_name} is serving on {plan.url}/v1 after {seconds:.1f} s "
+        f"(connect and facts {own.connecting:.1f} s, clusterctl itself {own.own:.1f} s)"
+    )
+    if answer:
+        console.say(f"it answered: {' '.join(answer.split())}")

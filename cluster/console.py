@@ -1,0 +1,88 @@
+"""What the user sees: text for a person, tables, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cluster.steps import Phase, Run, Step, Wait
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+
+def say(text: str) -> None:
+    """A line for a person, plain."""
+    print(text, flush=True)
+
+
+def styled(text: str, word: str, styles: Mapping[str, str]) -> None:
+    """A line whose last word is coloured."""
+    from rich.text import Text
+
+    rich_console().print(Text.assemble((text, "bold"), "  ", (word, styles.get(word, ""))), soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """An error's message, on stderr, in red on a terminal."""
+    first, *rest = text.splitlines() or [""]
+    rich_console(stderr=True).print(
+        f"error: {first}", style="bold red", markup=False, highlight=False, soft_wrap=True
+    )
+    for line in rest:
+        rich_console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def emit(content: Mapping[str, Any]) -> None:
+    """One JSON object on a line of its own, for programs."""
+    print(json.dumps(content, ensure_ascii=False), flush=True)
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Mapping[str, str] | None = None
+) -> None:
+    """A table: aligned and coloured on a terminal, plain columns in a pipe. `styles` colours whole words."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
+    rich_console(wide=not sys.stdout.isatty()).print(drawn)
+
+
+def confirm(question: str) -> bool:
+    """Yes or no from a person at a terminal."""
+    import click
+
+    return click.confirm(question)
+
+
+def rich_console(stderr: bool = False, wide: bool = False) -> RichConsole:
+    from rich.console import Console
+
+    return Console(stderr=stderr, width=1000 if wide else None, highlight=False)
+
+
+def dry_run(phases: tuple[Phase, ...], as_json: bool) -> None:
+    """The phases and steps as they would be carried out."""
+    for number, phase in enumerate(phases, 1):
+        if as_json:
+            emit({"event": "phase", "phase": phase.title, "steps": [step_json(step) for step in phase.steps]})
+            continue
+        say(f"{number}. {phase.title}")
+        for step in phase.steps:
+            say(f"   {step}")
+
+
+def step_json(step: Step) -> dict[str, Any]:
+    """A step for programs; what a file says stays out, it may be a secret."""
+    if isinstance(step, Run | Wait):
+        kind = "run" if isinstance(step, Run) else "wait"
+        return {"node": step.node, "step": kind, "argv": list(step.argv), "command": shlex.join(step.argv)}
+    return {"node": step.node, "step": "put", "path": step.path, "mode": f"{step.mode:04o}"}

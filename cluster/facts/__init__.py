@@ -1,0 +1,87 @@
+"""What a node says about itself: each fact is a command and a pure parser, side by side.
+
+One script with all commands goes out per node, and its sections come back: one round trip.
+Parsers never raise: what they do not understand is an absent fact.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from cluster.facts import engine, node, service
+from cluster.facts.types import Answer, Container, Fact, Facts, RayNode, Versions
+from cluster.plan import Member, Plan
+from cluster.steps import Result
+
+__all__ = [
+    "Answer",
+    "Container",
+    "Fact",
+    "Facts",
+    "RayNode",
+    "Versions",
+    "facts_of",
+    "read_facts",
+    "script_of",
+]
+
+BEGIN, END = "=== clusterctl fact ", "=== clusterctl exit "
+
+
+def facts_of(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """The facts that matter to a member of a plan."""
+    script = f'sh "$HOME"/{shlex.quote(plan.folder)}/run_cluster.sh'
+    return (
+        *(
+            engine.process_facts(plan)
+            if plan.runtime.engine == "process"
+            else engine.container_facts(plan, member)
+        ),
+        Fact("gpus", "nvidia-smi --query-gpu=name --format=csv,noheader", node.parse_gpus),
+        Fact("hcas", "ls /sys/class/infiniband", node.parse_hcas),
+        Fact("interfaces", "ip -o -4 addr show", node.parse_interfaces),
+        Fact("listening", "cat /proc/net/tcp /proc/net/tcp6", node.parse_listening),
+        Fact(
+            "files",
+            f'cd "$HOME"/{shlex.quote(plan.folder)} && '
+            "find . -type f ! -path './processes/*' -exec sha256sum {} +",
+            node.parse_files,
+        ),
+        *((Fact("ray_nodes", f"{script} nodes", service.parse_ray_nodes),) if plan.uses_ray else ()),
+        *(
+            (Fact("answer", f"{script} ask --timeout 20", service.parse_answer),)
+            if member.role == "head"
+            else ()
+        ),
+    )
+
+
+def script_of(facts: tuple[Fact, ...]) -> str:
+    """One sh script that runs all commands and marks where each begins and how it ended."""
+    sections = [
+        f"printf '\\n%s\\n' {shlex.quote(BEGIN + fact.name)}\n( {fact.command} ) </dev/null 2>&1\n"
+        f"printf '\\n%s%s\\n' {shlex.quote(END)} $?"
+        for fact in facts
+    ]
+    return "LC_ALL=C; export LC_ALL\n" + "\n".join(sections) + "\n"
+
+
+def read_facts(facts: tuple[Fact, ...], output: str) -> Facts:
+    """The facts in a script's output; a section that is cut off is absent."""
+    sections = dict(_sections(output))
+    values: dict[str, Any] = {}
+    for fact in facts:
+        if fact.name in sections:
+            values |= fact.parse(sections[fact.name])
+    return Facts(**values)
+
+
+def _sections(output: str) -> Iterator[tuple[str, Result]]:
+    for part in output.split("\n" + BEGIN)[1:]:
+        name, _, rest = part.partition("\n")
+        body, _, code = rest.rpartition("\n" + END)
+        digits = code.split("\n")[0].strip()
+        if digits.isdigit():
+            yield name, Result(int(digits), body, "")

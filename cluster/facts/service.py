@@ -1,0 +1,43 @@
+"""Facts about what serves: who joined Ray, and whether the model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.facts.text import json_objects
+from cluster.facts.types import Answer, RayNode
+from cluster.steps import Result
+
+
+def parse_ray_nodes(result: Result) -> dict[str, Any]:
+    """The JSON of ray_nodes.py, or why Ray did not answer."""
+    for content in json_objects(result.stdout):
+        if isinstance(content.get("nodes"), list):
+            return {
+                "ray_nodes": tuple(_ray_node(item) for item in content["nodes"] if isinstance(item, dict))
+            }
+    return {"ray_error": result.reason}
+
+
+def _ray_node(item: Mapping[str, Any]) -> RayNode:
+    return RayNode(
+        address=str(item.get("address", "")),
+        name=str(item.get("name", "")),
+        alive=item.get("alive") is True,
+        gpus=float(item["gpus"]) if isinstance(item.get("gpus"), int | float) else 0.0,
+        reason=str(item.get("reason") or ""),
+    )
+
+
+def parse_answer(result: Result) -> dict[str, Any]:
+    """The JSON of completion.py, or why the model did not answer."""
+    for content in json_objects(result.stdout):
+        if isinstance(content.get("answer"), str):
+            seconds = content.get("seconds")
+            return {
+                "answer": Answer(
+                    content["answer"], float(seconds) if isinstance(seconds, int | float) else 0.0
+                )
+            }
+    return {"answer": Answer(None, reason=result.reason)}

@@ -1,0 +1,144 @@
+"""What a user may write, key by key. The JSON Schema for editors is made from these classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+from cluster.inventory.scalars import (
+    Address,
+    ClusterName,
+    Count,
+    DeviceName,
+    EnvName,
+    EnvValue,
+    FlagName,
+    Hcas,
+    Image,
+    Mount,
+    NodeName,
+    ParallelSize,
+    Port,
+    Seconds,
+    Size,
+    Text,
+)
+
+HcaChoice = Annotated[Literal["auto", "none"] | tuple[DeviceName, ...], Hcas]
+Env = dict[EnvName, EnvValue]
+
+
+class Section(BaseModel):
+    """A mapping that knows its keys: an unknown one is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SSH(Section):
+    """How to reach a node. What is not said here is taken from ~/.ssh/config and the agent."""
+
+    host: Text | None = Field(None, description="name or address for SSH, where it is not the node's address")
+    user: Text | None = None
+    port: Port | None = None
+    identity_file: Text | None = None
+    jump: tuple[Text, ...] = Field((), description="jump hosts in order, each [user@]host[:port]")
+    connect_timeout: Seconds = 10.0
+    host_key_policy: Literal["strict", "accept-new"] = "strict"
+    known_hosts: Text | None = Field(None, description="instead of ~/.ssh/known_hosts")
+
+
+class Runtime(Section):
+    """What carries Ray and vLLM on a node."""
+
+    engine: Literal["docker", "podman", "process"] = "docker"
+    device: Literal["cuda", "cpu"] = "cuda"
+    image: Image | None = None
+    pull: Literal["missing", "always", "never"] = "missing"
+    shm_size: Size = Field(
+        "16g", description="/dev/shm of the Ray container; vLLM needs about 2.1 GiB for 8 GPUs"
+    )
+    mounts: tuple[Mount, ...] = ()
+    privileged: StrictBool = False
+    extra_args: tuple[Text, ...] = Field((), description="further arguments of `docker run`")
+    venv: Text | None = Field(None, description="engine process: the virtual environment with ray and vllm")
+
+
+class Network(Section):
+    """Which wires the traffic takes."""
+
+    interface: DeviceName = Field("auto", description="auto: the interface that carries the node's address")
+    hcas: HcaChoice = Field("auto", description="auto, none, or names such as [mlx5_0, mlx5_1]")
+    nccl_env: Env = Field({}, description="NCCL_* variables for every node")
+
+
+class Ray(Section):
+    """The Ray cluster under vLLM."""
+
+    port: Port = 6379
+    dashboard: StrictBool = False
+    object_store_memory: Count = Field(
+        1_000_000_000, description="bytes; vLLM barely uses Ray's object store"
+    )
+    join_timeout: Seconds = Field(120.0, description="seconds until every node and GPU has to have joined")
+
+
+class Model(Section):
+    """Which model: a Hugging Face id, or a path as the container sees it."""
+
+    source: Text
+    served_name: Text | None = None
+    revision: Text | None = None
+
+
+class Serve(Section):
+    """vLLM's OpenAI-compatible server."""
+
+    host: Text = "0.0.0.0"
+    port: Port = 8000
+    tensor_parallel_size: ParallelSize = None
+    pipeline_parallel_size: ParallelSize = None
+    executor_backend: Literal["ray", "mp"] = "ray"
+    ready_timeout: Seconds = Field(3600.0, description="seconds until the model has to have answered")
+    args: dict[FlagName, Any] = Field({}, description="any vLLM flag as a YAML key")
+
+
+class SecretSource(Section):
+    """Where a secret is read from on the operator's machine; never the secret itself."""
+
+    env: EnvName | None = None
+    file: Text | None = None
+
+
+class Node(Section):
+    """One machine with GPUs."""
+
+    name: NodeName = "local"
+    address: Address
+    gpus: Count = 1
+    ssh: SSH = SSH()
+    env: Env = {}
+    interface: DeviceName | None = None
+    hcas: HcaChoice | None = None
+    mounts: tuple[Mount, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """This machine, without SSH."""
+        return self.address == "local"
+
+
+class Inventory(Section):
+    """A whole inventory file."""
+
+    cluster: ClusterName
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
+    head: NodeName | None = Field(None, description="name of the head node; the first node by default")
+    ssh: SSH = SSH()
+    runtime: Runtime = Runtime()
+    network: Network = Network()
+    ray: Ray = Ray()
+    model: Model
+    serve: Serve = Serve()
+    env: Env = {}
+    secrets: dict[EnvName, SecretSource] = {}

@@ -1,0 +1,200 @@
+"""Who does what: head, workers, node ranks, parallel sizes, and each node's environment. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cluster.inventory import Inventory, Model, Node, Ray, Runtime, Serve
+from cluster.inventory.rules import parallel_sizes
+
+Role = Literal["head", "worker"]
+Env = tuple[tuple[str, str], ...]
+
+# The address of `address: local`. Ray replaces 127.0.0.1 by the address of the default route
+# (ray/_common/network_utils.py), which would open its ports to the outside; 127.0.0.2 it leaves alone.
+LOOPBACK = "127.0.0.2"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One node's part. `interface` None: the script on the node finds the one that carries `address`."""
+
+    node: Node
+    node_rank: int
+    address: str
+    interface: str | None
+    hcas: tuple[str, ...] | Literal["auto", "none"]
+    env: Env
+    mounts: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def role(self) -> Role:
+        return "head" if self.node_rank == 0 else "worker"
+
+    @property
+    def interface_variables(self) -> Env:
+        """(name, prefix) of the variables that name the interface, but for those that the user set.
+
+        NCCL takes a prefix unless "=" stands before it: `eth0` alone would match eth0.100 too.
+        """
+        names = (("NCCL_SOCKET_IFNAME", "="), ("GLOO_SOCKET_IFNAME", ""), ("TP_SOCKET_IFNAME", ""))
+        return tuple((name, prefix) for name, prefix in names if name not in dict(self.env))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole deployment, computed before anything is done. `members` are in order of node rank."""
+
+    cluster: str
+    members: tuple[Member, ...]
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    runtime: Runtime
+    ray: Ray
+    model: Model
+    serve: Serve
+    secrets: tuple[str, ...]
+
+    @property
+    def head(self) -> Member:
+        return self.members[0]
+
+    @property
+    def workers(self) -> tuple[Member, ...]:
+        return self.members[1:]
+
+    @property
+    def sizes(self) -> str:
+        """`tensor parallel size 8 × pipeline parallel size 2`."""
+        tensor, pipeline = self.tensor_parallel_size, self.pipeline_parallel_size
+        return f"tensor parallel size {tensor} × pipeline parallel size {pipeline}"
+
+    @property
+    def world_size(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def gpus(self) -> int:
+        return sum(member.node.gpus for member in self.members)
+
+    @property
+    def uses_ray(self) -> bool:
+        """False with the executor backend mp: vLLM's own processes then span the nodes."""
+        return self.serve.executor_backend == "ray"
+
+    @property
+    def servers(self) -> tuple[Member, ...]:
+        """The members that run a vLLM process of their own: the head, or all of them with mp."""
+        return (self.head,) if self.uses_ray else self.members
+
+    @property
+    def ray_address(self) -> str:
+        return f"{self.head.address}:{self.ray.port}"
+
+    @property
+    def served_name(self) -> str:
+        return self.model.served_name or self.model.source
+
+    @property
+    def url(self) -> str:
+        """Where a client finds the OpenAI-compatible API, without the `/v1`."""
+        listening_everywhere = self.serve.host in ("0.0.0.0", "::")
+        return f"http://{self.head.address if listening_everywhere else self.serve.host}:{self.serve.port}"
+
+    @property
+    def folder(self) -> str:
+        """The cluster's folder on a node, relative to the home folder."""
+        return f".clusterctl/{self.cluster}"
+
+    @property
+    def ray_container(self) -> str:
+        return f"clusterctl-{self.cluster}-ray"
+
+    @property
+    def serve_container(self) -> str:
+        return f"clusterctl-{self.cluster}-serve"
+
+    @property
+    def main_container(self) -> str:
+        """The container that every node has: where `exec` goes."""
+        return self.ray_container if self.uses_ray else self.serve_container
+
+
+def make_plan(inventory: Inventory) -> Plan:
+    """The plan of an inventory: the head is node rank 0, the others follow in the inventory's order."""
+    head = inventory.head or inventory.nodes[0].name
+    ordered = sorted(inventory.nodes, key=lambda node: node.name != head)
+    addresses = [LOOPBACK if node.is_local else node.address for node in ordered]
+    ray_address = f"{addresses[0]}:{inventory.ray.port}"
+    tensor, pipeline = parallel_sizes(inventory)
+    return Plan(
+        cluster=inventory.cluster,
+        members=tuple(
+            _member(inventory, node, rank, address, ray_address)
+            for rank, (node, address) in enumerate(zip(ordered, addresses, strict=True))
+        ),
+        tensor_parallel_size=tensor,
+        pipeline_parallel_size=pipeline,
+        runtime=inventory.runtime,
+        ray=inventory.ray,
+        model=inventory.model,
+        serve=inventory.serve,
+        secrets=tuple(inventory.secrets),
+    )
+
+
+def _member(inventory: Inventory, node: Node, rank: int, address: str, ray_address: str) -> Member:
+    hcas = inventory.network.hcas if node.hcas is None else node.hcas
+    interface = node.interface or inventory.network.interface
+    if node.is_local and interface == "auto":
+        interface = "lo"
+    return Member(
+        node=node,
+        node_rank=rank,
+        address=address,
+        interface=None if interface == "auto" else interface,
+        hcas=hcas,
+        env=_environment(inventory, node, address, ray_address, hcas),
+        mounts=(*inventory.runtime.mounts, *node.mounts),
+    )
+
+
+def _environment(
+    inventory: Inventory, node: Node, address: str, ray_address: str, hcas: tuple[str, ...] | str
+) -> Env:
+    """The environment of every process on a node; what the user wrote wins, the node's own most of all."""
+    return tuple(
+        (
+            {
+                "VLLM_HOST_IP": address,
+                # Without it, vLLM's ray.init() quietly starts a Ray cluster of its own.
+                "RAY_ADDRESS": ray_address,
+                # Unset, Ray 2.60 turns authentication on where it finds a token, node by node.
+                "RAY_AUTH_MODE": "disabled",
+                # Ray folds repeated lines of workers away, the evidence of every rank but one with them.
+                "RAY_DEDUP_LOGS": "0",
+                "RAY_USAGE_STATS_ENABLED": "0",
+                # `ray start --block` drains for up to 30 s on SIGTERM while workers are busy.
+                "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "5",
+            }
+            | _hca_environment(hcas)
+            | ({"CLUSTERCTL_CPU_PLATFORM": "1"} if inventory.runtime.device == "cpu" else {})
+            | inventory.env
+            | inventory.network.nccl_env
+            | node.env
+        ).items()
+    )
+
+
+def _hca_environment(hcas: tuple[str, ...] | str) -> dict[str, str]:
+    if hcas == "auto":
+        return {}
+    if hcas == "none":
+        return {"NCCL_IB_DISABLE": "1"}
+    # Without "=", `mlx5_1` would match mlx5_10 to mlx5_19 too (NCCL user guide, NCCL_IB_HCA).
+    return {"NCCL_IB_HCA": "=" + ",".join(hcas)}
