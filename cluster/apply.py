@@ -14,6 +14,7 @@ from tenacity.stop import stop_after_delay, stop_when_event_set
 
 from cluster.connection import Connection
 from cluster.errors import ConnectionLost, PhaseError
+from cluster.log_lines import excerpt
 from cluster.steps import Argv, Phase, Put, Result, Run, Step, Wait
 
 EVIDENCE_TIMEOUT = 20.0
@@ -219,7 +220,7 @@ class _Work:
             result = self._connections[step.node].run(step.evidence, timeout=EVIDENCE_TIMEOUT)
         except ConnectionLost:
             return ""
-        lines = (result.stdout or result.stderr).strip()
+        lines = excerpt((result.stdout or result.stderr).strip())
         return f"\n--- {_short(step.evidence)}\n{lines}" if lines else ""
 
 

@@ -37,6 +37,31 @@ def with_nine_decimals(time: str) -> str:
     return f"{whole}.{fraction[:9]:0<9}"
 
 
+ERROR = re.compile(r"\b[A-Z]\w*(?:Error|Exception)\b: .*$")
+NOISE = re.compile(r"^\s*[\^~]+\s*$|^\s*File \"|^\s*$")
+
+
+def excerpt(log: str, errors: int = 5, last: int = 12) -> str:
+    """What a log says of a death: each different error once, in order, then the last lines.
+
+    Tracebacks lose their frames, which a person who operates the program cannot use; `clusterctl logs`
+    has them all.
+    """
+    lines = [line.text for line in read_lines("", "", log.splitlines())]
+    named: dict[str, str] = {}
+    for line in lines:
+        if found := ERROR.search(line):
+            named.setdefault(found[0], line)
+    telling = [line for line in lines if not NOISE.match(_without_prefix(line))]
+    end = telling[-last:] if not named else [line for line in telling[-last:] if not line.startswith("    ")]
+    return "\n".join(dict.fromkeys([*list(named.values())[:errors], *end]))
+
+
+def _without_prefix(line: str) -> str:
+    """vLLM puts `(EngineCore pid=1) ERROR 11-21 07:20:36 [core.py:1510]` before each line of a traceback."""
+    return re.sub(r"^(\([^)]*\) )*(ERROR|INFO|WARNING) \S+ \S+ \[[^\]]*\]", "", line)
+
+
 def merge(streams: Iterable[Iterable[LogLine]]) -> Iterator[LogLine]:
     """All streams in time order; the lines of one stream keep theirs."""
     return heapq.merge(*streams, key=lambda line: line.time)

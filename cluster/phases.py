@@ -18,6 +18,7 @@ from cluster.steps import Argv, Phase, Put, Result, Run, Wait
 
 START_TIMEOUT = 120.0
 PULL_TIMEOUT = 3600.0
+LAST_LINES = "400"
 
 
 def up(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = ()) -> tuple[Phase, ...]:
@@ -195,7 +196,7 @@ def _ready(plan: Plan, now: Standing) -> tuple[Wait, ...]:
             pending=why_not_ready,
             failed=_dead,
             timeout=plan.serve.ready_timeout,
-            evidence=script(plan, "logs", "serve", "--tail", "40"),
+            evidence=script(plan, "logs", "serve", "--tail", LAST_LINES),
         ),
     )
 
@@ -211,7 +212,7 @@ def _wait_joined(plan: Plan, member: Member) -> Wait:
         pending=pending,
         failed=_dead,
         timeout=plan.ray.join_timeout,
-        evidence=script(plan, "logs", "ray", "--tail", "20"),
+        evidence=script(plan, "logs", "ray", "--tail", LAST_LINES),
     )
 
 
@@ -228,7 +229,7 @@ def _dead(result: Result) -> str | None:
 
 def _start(plan: Plan, member: Member, role: str) -> Run:
     return Run(
-        member.name, script(plan, role), START_TIMEOUT, evidence=script(plan, "logs", role, "--tail", "20")
+        member.name, script(plan, role), START_TIMEOUT, evidence=script(plan, "logs", role, "--tail", LAST_LINES)
     )
 
 
@@ -251,8 +252,8 @@ def _remove(plan: Plan, containers: Mapping[str, tuple[Container, ...]]) -> tupl
         ordered = sorted(found, key=lambda container: container.role != "serve")
         for container in ordered:
             if plan.runtime.engine == "process":
-                steps.append(Run(name, script(plan, "down")))
-                break
+                steps.append(Run(name, script(plan, "down", container.name)))
+                continue
             if container.running:
                 steps.append(Run(name, docker.stop(plan.runtime.engine, (container.id,))))
             steps.append(Run(name, docker.remove(plan.runtime.engine, (container.id,))))

@@ -64,7 +64,7 @@ def node_files(plan: Plan, member: Member) -> tuple[File, ...]:
             json.dumps(sorted(_per_node_names(plan)), indent=1) + "\n",
         ),
         *(File(f"on_node/{name}", program(name)) for name in programs),
-        *(File(path, content) for path, content in _plugins(plan)),
+        *(File(f"plugins/{path}", content) for path, content in _plugins(plan)),
     )
 
 

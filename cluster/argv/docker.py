@@ -18,9 +18,10 @@ def ray_options(plan: Plan, member: Member) -> Argv:
     """Options of `run` for a Ray container, but for what only the node knows (interface, HCAs, folder)."""
     return (
         *_identity(plan, member, "ray"),
-        # The server's container joins this one's /dev/shm and /tmp/ray, which Ray's driver needs.
+        # The server's container joins this one's /dev/shm and /tmp: Ray's driver talks to its raylet, and
+        # vLLM's engine to its workers, through files and sockets there.
         *("--ipc", "shareable"),
-        *("--volume", "/tmp/ray"),
+        *("--volume", "/tmp"),
         *_own_container(plan, member),
     )
 
@@ -32,6 +33,9 @@ def serve_options(plan: Plan, member: Member) -> Argv:
     return (
         *_identity(plan, member, "serve"),
         *("--ipc", f"container:{plan.ray_container}"),
+        # A Ray driver finds its node by looking for the raylet's process (ray/_private/services.py,
+        # find_node_ids); without it: "No node info found matching attributes".
+        *("--pid", f"container:{plan.ray_container}"),
         *("--volumes-from", plan.ray_container),
         *_gpus(plan),
         *_privileges(plan),
@@ -83,7 +87,7 @@ def stop(engine: str, containers: Iterable[str]) -> Argv:
 
 
 def remove(engine: str, containers: Iterable[str]) -> Argv:
-    """Remove containers with their anonymous volumes (/tmp/ray)."""
+    """Remove containers with their anonymous volumes (/tmp)."""
     return (engine, "rm", "--force", "--volumes", *containers)
 
 

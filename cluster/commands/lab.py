@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cluster.errors import EXIT_DONE, EXIT_NO
-from cluster.lab import lifecycle
+from cluster.lab import lifecycle, model
 from cluster.lab.lab_inventory import inventory_text
 from cluster.lab.lifecycle import HostStatus
 from cluster.lab.rootfs import give_to_caller
@@ -23,6 +23,12 @@ def lab_up(spec: LabSpec, output: Path) -> int:
     print(f"lab {lab.name!r} is up: {first.name} ({first.address}) to {last.name} ({last.address})")
     print(f"ssh -i {lab.client_key} -o UserKnownHostsFile={lab.known_hosts} root@{first.address}")
     print(f"clusterctl up {output}")
+    return EXIT_DONE
+
+
+def lab_model(output: Path | None) -> int:
+    """Convert the small model once and say where it is."""
+    print(model.prepare(output or model.default_target()))
     return EXIT_DONE
 
 

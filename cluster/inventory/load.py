@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path as File
 from typing import Any, get_args
@@ -12,9 +13,12 @@ from pydantic import BaseModel, ValidationError
 
 from cluster.errors import Complaint, InventoryError
 from cluster.inventory.model import Inventory
-from cluster.inventory.rules import Path, findings
+from cluster.inventory.rules import SECRET_NAME, Path, findings
 
 Lines = Mapping[Path, int]
+
+# YAML's escapes can write them, files and command lines cannot carry them.
+NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 
 
 def load(file: File) -> Inventory:
@@ -99,23 +103,33 @@ def _read_yaml(text: str, file: str) -> tuple[Any, dict[Path, int]]:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         problem = " ".join(str(error.problem or error.context or "not YAML").split())
         raise InventoryError(file, [Complaint(line, "", f"YAML syntax: {problem}")]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _FROM_YAML as error:
         first = (str(error).splitlines() or ["not YAML"])[0]
         raise InventoryError(file, [Complaint(None, "", f"YAML syntax: {first}")]) from None
+
+
+# PyYAML's own constructors fail with the builtin ones, on `!!bool maybe` and the like.
+_FROM_YAML = (
+    *(yaml.YAMLError, ValueError, RecursionError),
+    *(ArithmeticError, AttributeError, LookupError, TypeError),
+)
 
 
 def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], above: set[int]) -> Iterator[Complaint]:
     """Fills `lines`, and yields keys that stand twice in one mapping (YAML would keep the last)."""
     lines.setdefault(path, node.start_mark.line + 1)
-    if id(node) in above:  # an alias of a node that contains it
+    if id(node) in above:
+        yield Complaint(node.start_mark.line + 1, _key_path(path), "an alias stands inside what it names")
         return
+    if isinstance(node, yaml.ScalarNode) and NO_TEXT.search(node.value):
+        yield Complaint(node.start_mark.line + 1, _key_path(path), "a character that is no text")
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield from _walk(item, (*path, index), lines, above | {id(node)})
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
-            name = str(key.value)
+            name = NO_TEXT.sub("?", str(key.value))
             line = key.start_mark.line + 1
             if name in seen and name != "<<":
                 yield Complaint(line, _key_path((*path, name)), "this key stands here twice")
@@ -129,19 +143,25 @@ def _walk(node: yaml.Node, path: Path, lines: dict[Path, int], above: set[int]) 
 
 def _from_pydantic(error: ValidationError, lines: Lines) -> Iterator[Complaint]:
     for detail in error.errors(include_url=False):
-        path = _without_union_tags(tuple(detail["loc"]))
+        path = _without_union_tags(tuple(detail["loc"]), lines)
         yield _complaint(path, _sentence(detail["type"], detail, path), lines)
 
 
-def _without_union_tags(loc: Path) -> Path:
+def _without_union_tags(loc: Path, lines: Lines) -> Path:
     """pydantic puts the branch of a union (`tuple[...]`, `literal[...]`) and `[key]` into the location."""
-    return tuple(part for part in loc if isinstance(part, int) or "[" not in part)
+    path: Path = ()
+    for part in loc:
+        if isinstance(part, int) or "[" not in part or (*path, part) in lines:
+            path = (*path, part)
+    return path
 
 
 def _sentence(kind: str, detail: Any, path: Path) -> str:
     got, context = detail.get("input"), detail.get("ctx", {})
     if path[:1] == ("secrets",) and kind != "extra_forbidden":
         return "a secret is not written down: expected {env: NAME} or {file: PATH}"
+    if kind != "extra_forbidden" and path and SECRET_NAME.search(str(path[-1])):
+        return f"a secret is not written down: secrets: {{{path[-1]}: {{env: {path[-1]}}}}}"
     if kind == "extra_forbidden":
         return _unknown_key(path)
     if kind == "missing":
@@ -168,6 +188,8 @@ _EXPECTED = {
     "float_parsing": "a number",
     "finite_number": "a finite number",
     "string_type": "text",
+    "string_unicode": "text",
+    "invalid_key": "text as a key",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "list_type": "a list",

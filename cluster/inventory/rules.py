@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -58,9 +59,9 @@ def _local(inventory: Inventory) -> Iterator[Finding]:
         )
     for index, node in enumerate(inventory.nodes):
         if not node.is_local and "name" not in node.model_fields_set:
-            yield ("nodes", index), "name is required"
+            yield ("nodes", index, "name"), "is required"
         if not node.is_local and "gpus" not in node.model_fields_set:
-            yield ("nodes", index), "gpus is required"
+            yield ("nodes", index, "gpus"), "is required"
 
 
 def _runtime(inventory: Inventory) -> Iterator[Finding]:
@@ -129,12 +130,18 @@ def _unusable(value: Any) -> str | None:
         return "expected a value; `true` for a flag without one"
     if isinstance(value, float) and not math.isfinite(value):
         return f"expected a finite number, got {value!r}"
-    if isinstance(value, str | int | float | bool | list | dict):
-        return None
-    return f"expected text, a number, true, false, a list or a mapping, got {value!r} (quote it)"
+    if not isinstance(value, str | int | float | bool | list | dict):
+        return f"expected text, a number, true, false, a list or a mapping, got {value!r} (quote it)"
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return "expected text, numbers, true, false, lists and mappings in it, as in JSON (quote dates)"
+    return None
 
 
 def _parallel_sizes(inventory: Inventory) -> Iterator[Finding]:
+    if any(not node.is_local and "gpus" not in node.model_fields_set for node in inventory.nodes):
+        return
     serve, gpus = inventory.serve, [node.gpus for node in inventory.nodes]
     if serve.tensor_parallel_size is None and len(set(gpus)) > 1:
         listed = ", ".join(f"{node.name} has {node.gpus}" for node in inventory.nodes)

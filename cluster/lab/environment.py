@@ -1,4 +1,4 @@
-"""What a host sees of this machine, read-only: /usr, a Python environment, clusterctl itself, the model."""
+"""What a host sees of this machine, read-only: /usr, a Python environment, the model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import cluster
 from cluster.errors import LabError
 from cluster.lab import model
 from cluster.lab.files import PATH
@@ -70,11 +69,6 @@ def shares(directories: Iterable[str]) -> tuple[str, ...]:
         if not any(Path(directory).is_relative_to(parent) for parent in kept):
             kept.append(directory)
     return tuple(kept)
-
-
-def package_directory() -> str:
-    """clusterctl's: vLLM's CPU platform is in it, and an editable install lies outside the environment."""
-    return str(Path(cluster.__file__).resolve().parent)
 
 
 def mount(source: str, target: str | None = None) -> str:

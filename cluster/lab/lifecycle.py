@@ -76,7 +76,7 @@ def _design(spec: LabSpec, base: Path) -> Lab:
     """Everything but the addresses."""
     python = environment.python_directories(spec.python)
     _, system = image.system_directories()
-    common = environment.shares((*system, *python, environment.package_directory()))
+    common = environment.shares((*system, *python))
     model = environment.model_directory(spec.model)
     extra = [environment.parse_mount(text) for text in spec.mounts]
     if model is not None:

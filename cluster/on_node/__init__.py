@@ -1,0 +1,35 @@
+"""The programs that clusterctl puts on nodes as files: single-file Python, nothing but the standard library.
+
+They run on the node (in its container, or beside it with the "process" engine), where clusterctl is not
+installed and Python may be as old as 3.9. On the operator's side they are text; this module hands it out."""
+
+from importlib.resources import files
+
+# Where importlib.metadata looks for entry points: any `NAME-VERSION.dist-info` folder on PYTHONPATH.
+DIST_INFO = "clusterctl_cpu_platform-1.dist-info"
+METADATA = """\
+Metadata-Version: 2.1
+Name: clusterctl-cpu-platform
+Version: 1
+Summary: vLLM's CPU platform on Ray nodes, for rehearsals without GPUs
+"""
+ENTRY_POINTS = """\
+[vllm.platform_plugins]
+clusterctl_cpu = clusterctl_cpu_platform:activate
+"""
+
+
+def program(name: str) -> str:
+    """The source text of one of the programs here, e.g. program("completion.py")."""
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")
+
+
+def plugin_files() -> tuple[tuple[str, str], ...]:
+    """(relative path, content) of what goes into the folder `plugins/` that is on the node's PYTHONPATH."""
+    return (
+        ("clusterctl_cpu_platform.py", program("cpu_platform.py")),
+        ("clusterctl_cpu_communicator.py", program("cpu_communicator.py")),
+        ("clusterctl_cpu_worker.py", program("cpu_worker.py")),
+        (f"{DIST_INFO}/METADATA", METADATA),
+        (f"{DIST_INFO}/entry_points.txt", ENTRY_POINTS),
+    )
