@@ -13,12 +13,12 @@ from tenacity import sleep_using_event as sleeping_on
 from tenacity.stop import stop_after_delay, stop_when_event_set
 
 from cluster.connection import Connection
-from cluster.errors import ConnectionLost, PhaseError
+from cluster.errors import ConnectionLost, Interrupted, PhaseError
 from cluster.log_lines import excerpt
 from cluster.steps import Argv, Phase, Put, Result, Run, Step, Wait
 
 EVIDENCE_TIMEOUT = 20.0
-FIRST_POLL, LONGEST_POLL = 0.1, 2.0
+FIRST_POLL, LONGEST_POLL = 0.1, 1.0
 NEARLY = 0.9
 
 
@@ -51,7 +51,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class PhaseDone:
-    """`own` is the part of `seconds` in which no node was at work for us."""
+    """`own` is the part of `seconds` in which no node was at work for us, or was waited for."""
 
     phase: Phase
     seconds: float
@@ -64,7 +64,7 @@ OnEvent = Callable[[Event], None]
 
 @dataclass
 class _Clock:
-    """Seconds that each node worked for us in a phase."""
+    """Seconds that each node worked for us, or was waited for, in a phase."""
 
     by_node: dict[str, float] = field(default_factory=dict)
 
@@ -90,24 +90,36 @@ def apply(
     """Carry out all phases; the answer is the last step's result.
 
     `total` is the number of nodes of the cluster and `remedy` what to do after a failure, for the message.
-    Raises PhaseError with a reason per node. On KeyboardInterrupt the waits end; closing the lines
-    is the fleet's part.
+    Raises PhaseError with a reason per node, and Interrupted on Ctrl-C: the waits end, and what still
+    talks to a node ends when the fleet closes its lines.
     """
     stop = threading.Event()
+    running: dict[str, None] = {}
     last: Result | None = None
     executor = ThreadPoolExecutor(max_workers=max(1, len(connections)), thread_name_prefix="apply")
     try:
         for number, phase in enumerate(phases, 1):
             on_event(PhaseStarted(phase, number, len(phases)))
-            work = _Work(connections, on_event, stop)
+            work = _Work(connections, on_event, stop, running)
             started = time.monotonic()
             last = _carry_out(phase, work, executor, total, remedy) or last
             seconds = time.monotonic() - started
             on_event(PhaseDone(phase, seconds, max(0.0, seconds - work.clock.longest)))
+    except KeyboardInterrupt:
+        raise Interrupted(_interruption(phase, running)) from None
     finally:
         stop.set()
         executor.shutdown(wait=False, cancel_futures=True)
     return last
+
+
+def _interruption(phase: Phase, running: Mapping[str, None]) -> str:
+    started = f"started by now: {', '.join(running)}" if running else "nothing had been started by now"
+    return (
+        f"interrupted during: {phase.title}\n"
+        f"  {started}\n"
+        "  `clusterctl status` says what runs, `clusterctl up` continues, `clusterctl down` removes it"
+    )
 
 
 def _carry_out(
@@ -142,9 +154,13 @@ class _Work:
     """One phase's steps on the open lines."""
 
     def __init__(
-        self, connections: Mapping[str, Connection], on_event: OnEvent, stop: threading.Event
+        self,
+        connections: Mapping[str, Connection],
+        on_event: OnEvent,
+        stop: threading.Event,
+        running: dict[str, None],
     ) -> None:
-        self.clock, self.stop = _Clock(), stop
+        self.clock, self.stop, self._running = _Clock(), stop, running
         self._connections, self._on_event = connections, on_event
 
     def do(self, steps: tuple[Step, ...]) -> Result | None:
@@ -153,27 +169,21 @@ class _Work:
         for step in steps:
             self._on_event(StepStarted(step))
             started = time.monotonic()
+            if isinstance(step, Run) and step.starts:
+                self._running[f"{step.starts} on {step.node}"] = None
             result = self._step(step)
+            self.clock.add(step.node, time.monotonic() - started)
             self._on_event(StepDone(step, time.monotonic() - started))
         return result
 
     def _step(self, step: Step) -> Result | None:
         if isinstance(step, Put):
-            started = time.monotonic()
             self._connections[step.node].put(step.path, step.content, step.mode)
-            self.clock.add(step.node, time.monotonic() - started)
             return None
         return self._wait(step) if isinstance(step, Wait) else self._run(step)
 
-    def _ask(self, node: str, argv: Argv, timeout: float) -> Result:
-        started = time.monotonic()
-        try:
-            return self._connections[node].run(argv, timeout=timeout)
-        finally:
-            self.clock.add(node, time.monotonic() - started)
-
     def _run(self, step: Run) -> Result:
-        result = self._ask(step.node, step.argv, step.timeout)
+        result = self._connections[step.node].run(step.argv, timeout=step.timeout)
         if result.exit_code != 0:
             said = "\n".join((result.stderr or result.stdout).strip().splitlines()[-6:])
             raise _Failed(f"{_short(step.argv)} exited {result.exit_code}: {said}{self._evidence(step)}")
@@ -184,7 +194,7 @@ class _Work:
         latest: list[Result] = []
 
         def why() -> str | None:
-            result = self._ask(step.node, step.argv, max(step.timeout, 60.0))
+            result = self._connections[step.node].run(step.argv, timeout=max(step.timeout, 60.0))
             latest[:] = [result]
             in_vain = step.failed(result)
             if in_vain:

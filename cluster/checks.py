@@ -36,7 +36,7 @@ def _engine(plan: Plan, member: Member, facts: Facts) -> Iterator[Finding]:
             f"{engine}: {facts.engine_error}",
             f"Run `sudo usermod -aG {engine} $USER` on {member.name} and log in again",
         )
-    elif "not found" in facts.engine_error:
+    elif "not found" in facts.engine_error or "failed to run command" in facts.engine_error:
         yield f"{engine} is not installed", f"Install {engine} on {member.name}, or set runtime.engine"
     else:
         yield (

@@ -230,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    return _complain(Interrupted("interrupted; nothing was changed"))
+    return _complain(Interrupted("interrupted before anything was changed"))
 
 
 def _complain(error: ClusterctlError) -> int:

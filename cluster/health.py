@@ -52,7 +52,8 @@ def health(plan: Plan, facts: Mapping[str, Facts], unreachable: Mapping[str, str
 
 
 def _state(facts: Mapping[str, Facts], nodes: tuple[NodeHealth, ...], answered: bool, head: Facts) -> State:
-    if not any(fact.containers for fact in facts.values()) and facts:
+    known = facts and not any(fact.engine_error for fact in facts.values()) and len(facts) == len(nodes)
+    if known and not any(fact.containers for fact in facts.values()):
         return "down"
     whole = all(node.state == "joined" for node in nodes)
     if answered and whole:
@@ -87,6 +88,7 @@ def _missing(
     plan: Plan, facts: Mapping[str, Facts], nodes: tuple[NodeHealth, ...], unreachable: Mapping[str, str]
 ) -> Iterator[str]:
     """Sentences: what is missing, and where."""
+    started = any(fact.containers for fact in facts.values())
     for node in nodes:
         name = node.member.name
         if name in unreachable:
@@ -95,12 +97,14 @@ def _missing(
         fact = facts[name]
         if fact.engine_error:
             yield f"{name}: {plan.runtime.engine}: {fact.engine_error}"
+        elif started and node.state == "down" and (plan.uses_ray or node.member.role == "worker"):
+            yield f"{name}: {'Ray' if plan.uses_ray else 'vLLM'} has not been started"
         for role, state in node.containers:
             if state != "running":
                 yield f"{name}: the {role} container {state}"
         if node.state == "not joined":
             yield f"{name}: has not joined Ray{f' ({fact.ray_error})' if fact.ray_error else ''}"
-    if any(fact.containers for fact in facts.values()):
+    if started:
         yield from _missing_server(plan, facts.get(plan.head.name))
 
 

@@ -219,7 +219,7 @@ def _wait_joined(plan: Plan, member: Member) -> Wait:
 def _listed(result: Result) -> tuple[RayNode, ...] | str:
     """The nodes that ray_nodes.py listed, or why it could not."""
     parsed = parse_ray_nodes(result)
-    return parsed.get("ray_nodes") or str(parsed.get("ray_error", result.reason))
+    return parsed["ray_nodes"] if "ray_nodes" in parsed else str(parsed["ray_error"])
 
 
 def _dead(result: Result) -> str | None:
@@ -229,7 +229,11 @@ def _dead(result: Result) -> str | None:
 
 def _start(plan: Plan, member: Member, role: str) -> Run:
     return Run(
-        member.name, script(plan, role), START_TIMEOUT, evidence=script(plan, "logs", role, "--tail", LAST_LINES)
+        member.name,
+        script(plan, role),
+        START_TIMEOUT,
+        evidence=script(plan, "logs", role, "--tail", LAST_LINES),
+        starts="Ray" if role == "ray" else "vLLM",
     )
 
 

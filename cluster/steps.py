@@ -43,13 +43,15 @@ class Secret(str):
 class Run:
     """Run a command on a node once; anything but exit code 0 fails the phase.
 
-    `evidence` is a command whose output explains the failure (a container's last log lines).
+    `evidence` is a command whose output explains the failure (a container's last log lines), and
+    `starts` names what runs on the node from then on ("Ray"), for whoever interrupts.
     """
 
     node: str
     argv: Argv
     timeout: float = 60.0
     evidence: Argv = ()
+    starts: str = ""
 
     def __str__(self) -> str:
         return f"{self.node}  {shlex.join(self.argv)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from cluster import console, fleet
 from cluster.commands.choose import chosen
 from cluster.connection import Connection
-from cluster.errors import EXIT_DONE, ConnectionLost
+from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, ConnectionLost
 from cluster.inventory import load
 from cluster.log_lines import LogLine, merge, read_lines
 from cluster.phases import script
@@ -29,8 +29,13 @@ def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as
     sources = [source for member in members for source in _sources(plan, member, options)]
     with fleet.connect(inventory.model_copy(update={"nodes": tuple(m.node for m in members)})) as lines:
         show = _printer(as_json)
-        act = _follow if follow else _collect
-        act(sources, lines.connections, show)
+        if not follow:
+            _collect(sources, lines.connections, show)
+            return EXIT_DONE
+        try:
+            _follow(sources, lines.connections, show)
+        except KeyboardInterrupt:  # how one ends it, and no error
+            return EXIT_INTERRUPTED
     return EXIT_DONE
 
 

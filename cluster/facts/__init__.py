@@ -6,6 +6,7 @@ Parsers never raise: what they do not understand is an absent fact.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -82,6 +83,6 @@ def _sections(output: str) -> Iterator[tuple[str, Result]]:
     for part in output.split("\n" + BEGIN)[1:]:
         name, _, rest = part.partition("\n")
         body, _, code = rest.rpartition("\n" + END)
-        digits = code.split("\n")[0].strip()
-        if digits.isdigit():
-            yield name, Result(int(digits), body, "")
+        exit_code = re.match(r"([0-9]{1,3})\s*(\n|$)", code)
+        if exit_code:
+            yield name, Result(int(exit_code[1]), body, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.facts.text import json_objects
+from cluster.facts.text import json_objects, number
 from cluster.facts.types import Answer, RayNode
 from cluster.steps import Result
 
@@ -25,7 +25,7 @@ def _ray_node(item: Mapping[str, Any]) -> RayNode:
         address=str(item.get("address", "")),
         name=str(item.get("name", "")),
         alive=item.get("alive") is True,
-        gpus=float(item["gpus"]) if isinstance(item.get("gpus"), int | float) else 0.0,
+        gpus=number(item.get("gpus")),
         reason=str(item.get("reason") or ""),
     )
 
@@ -34,10 +34,5 @@ def parse_answer(result: Result) -> dict[str, Any]:
     """The JSON of completion.py, or why the model did not answer."""
     for content in json_objects(result.stdout):
         if isinstance(content.get("answer"), str):
-            seconds = content.get("seconds")
-            return {
-                "answer": Answer(
-                    content["answer"], float(seconds) if isinstance(seconds, int | float) else 0.0
-                )
-            }
+            return {"answer": Answer(content["answer"], number(content.get("seconds")))}
     return {"answer": Answer(None, reason=result.reason)}

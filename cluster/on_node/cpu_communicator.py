@@ -3,7 +3,8 @@
 vLLM's own takes its shared-memory path whenever all ranks of a group agree on a name for it, which ranks on
 different nodes do as well, and there it waits for ever for segments that the others made elsewhere. With this
 one, a group takes shared memory only if its ranks share a node, and otherwise gloo, which carries the tensors
-over the network that GLOO_SOCKET_IFNAME names."""
+over the network that GLOO_SOCKET_IFNAME names.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def memory_domain() -> str:
 
     Two containers of one machine may well have one address and two /dev/shm. Two nodes of one machine (the
     lab) may have one /dev/shm and two addresses: they could share memory, but then a rehearsal would not
-    touch the network."""
+    touch the network.
+    """
     return f"{get_ip()} {os.stat('/dev/shm').st_dev}"  # get_ip() is VLLM_HOST_IP where that is set
 
 

@@ -9,7 +9,8 @@ them a "GPU" to Ray.
 It is a platform plugin (https://docs.vllm.ai/en/latest/design/plugin_system/) and not a general plugin,
 because the latter is loaded too late for Ray's workers. vLLM finds it through the entry point in the
 .dist-info folder beside it, wherever both are on PYTHONPATH. It must stay inert elsewhere: it is active only
-if the environment asks for it."""
+if the environment asks for it.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ The tensors in which a pipeline stage receives the output of the one before it a
 dummy run. On the CPU that is the warm-up before compilation, which --enforce-eager skips, and the first
 request ends in `assert self.intermediate_tensors is not None`. Tracing the model (`-cc.mode=1
 -cc.backend=eager`) is the way round that needs no plugin; it costs 7 s of each start on 2 cores. Here the
-tensors are allocated at the end of the warm-up, in the way the dummy run does it."""
+tensors are allocated at the end of the warm-up, in the way the dummy run does it.
+"""
 
 from __future__ import annotations
 

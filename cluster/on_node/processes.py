@@ -13,9 +13,10 @@ every line of output with the time, as `docker logs --timestamps` does, and reco
 
 Two things make this safe to use on a machine with other work on it. A pid alone is never trusted: it counts
 only with the start time that the kernel gave the process, so a pid that was used again is never taken for
-ours. And what belongs to a process is found by a variable in its environment, CLUSTERCTL_PROCESS=D/N, and by
-descent, because Ray starts children in sessions and process groups of their own; nobody else's Ray is ever
-touched, which `ray stop` cannot promise. As in a container, all of that ends when the process itself ends.
+ours. And what belongs to a process is found by descent from its supervisor and, should that have been killed,
+by a variable in its environment, CLUSTERCTL_PROCESS=D/N, because Ray starts children in sessions and process
+groups of their own. Nobody else's Ray is ever touched, which `ray stop` cannot promise. As in a container,
+all of that ends when the process itself ends.
 
 Needs /proc, hence Linux.
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import ctypes
 import datetime
 import fcntl
 import json
@@ -47,7 +49,8 @@ MARK = "CLUSTERCTL_PROCESS"
 KEEP_ENVIRONMENT = "SPT_NOENV"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\d*([Zz]|[+-]\d\d:\d\d)")
-POLL_S = 0.05  # there is no event for "they, who are not our children, are gone", nor for "a file grew"
+POLL_S = 0.02  # there is no event for "they, who are not our children, are gone", nor for "a file grew"
+PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 KILL_TIMEOUT_S = 10.0
 LAST_OUTPUT_S = 2.0
 
@@ -163,22 +166,28 @@ def is_marked(pid: int, mark: str) -> bool:
         return False
 
 
-def members(mark: str) -> set[int]:
-    """All living processes that carry the mark and all their descendants, except this one."""
+def members(folder: Path) -> set[int]:
+    """The living processes of this folder: with its mark, or below its supervisor; and their descendants."""
     parents = {}
     for pid in all_pids():
         fields = stat_fields(pid)
         if fields and fields[0] not in ("Z", "X"):
             parents[pid] = int(fields[1])
+    state = read_json(folder / "state.json")
+    above = (
+        {state["supervisor"]}
+        if state and is_same(state["supervisor"], state["supervisor_started"])
+        else set()
+    )
     found: set[int] = set()
-    more = {pid for pid in parents if is_marked(pid, mark)}
+    more = {pid for pid, parent in parents.items() if parent in above or is_marked(pid, str(folder))}
     while more - found:
         found |= more
         more = {pid for pid, parent in parents.items() if parent in found}
-    return found - {os.getpid()}
+    return found - above - {os.getpid()}
 
 
-def shared_memory(pids: Iterator[int]) -> set[str]:
+def shared_memory(pids: Iterable[int]) -> set[str]:
     """The files under /dev/shm that these processes have mapped."""
     found = set()
     for pid in pids:
@@ -239,12 +248,12 @@ def known(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[IO[str]]:
     """One start, stop or remove at a time; the kernel drops the lock with its holder, even after kill -9."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(lock_of(folder), "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file
 
 
 def lock_of(folder: Path) -> Path:
@@ -258,8 +267,7 @@ def now() -> str:
 
 def rfc3339(nanoseconds: int) -> str:
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    day = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{day:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
 
 
 # start
@@ -267,21 +275,21 @@ def rfc3339(nanoseconds: int) -> str:
 
 def start(arguments: argparse.Namespace) -> None:
     folder = arguments.dir / arguments.name
-    with locked(folder):
+    with locked(folder) as lock:
         if state_of(folder).get("running"):
             raise Refused(f"{arguments.name} is running")
-        if members(str(folder)):
+        if members(folder):
             raise Refused(f"processes of an earlier {arguments.name} are still there; stop it first")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        launch(folder, dict(arguments.label), arguments.command)
+        launch(folder, dict(arguments.label), arguments.command, lock)
 
 
-def launch(folder: Path, labels: dict[str, str], command: list[str]) -> None:
+def launch(folder: Path, labels: dict[str, str], command: list[str], lock: IO[str]) -> None:
     """Fork a supervisor and wait until it has started the command, or has said why it cannot."""
     reader, writer = os.pipe()
     if os.fork() == 0:
-        os.close(reader)
+        lock.close()  # or it would be held for as long as the supervisor lives
         with contextlib.suppress(BaseException):
             supervise(folder, labels, command, writer)
         os._exit(0)
@@ -295,6 +303,7 @@ def launch(folder: Path, labels: dict[str, str], command: list[str]) -> None:
 
 def supervise(folder: Path, labels: dict[str, str], command: list[str], answer: int) -> None:
     detach()
+    adopt_orphans()
     kills_before = out_of_memory_kills()
     try:
         child = spawn(folder, command)
@@ -317,8 +326,8 @@ def supervise(folder: Path, labels: dict[str, str], command: list[str], answer: 
     assert child.stdout is not None
     copying = threading.Thread(target=copy_output, args=(child.stdout, folder / "log"), daemon=True)
     copying.start()
-    code = child.wait()
-    kill_all(str(folder))  # as in a container, where all end with the first; and they hold the pipe open
+    code = wait_and_reap(child.pid)
+    kill_all(folder)  # as in a container, where all end with the first; and they hold the pipe open
     copying.join(LAST_OUTPUT_S)
     write_json(folder / "exit.json", ending(code, out_of_memory_kills() > kills_before))
 
@@ -329,6 +338,20 @@ def detach() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
+
+
+def adopt_orphans() -> None:
+    """What a container's first process does too: whoever loses its parent becomes a child of this one."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def wait_and_reap(child: int) -> int:
+    """Wait for the process, and for the orphans that end before it; its exit code, or minus the signal."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
 
 
 def spawn(folder: Path, command: list[str]) -> subprocess.Popen[bytes]:
@@ -411,9 +434,8 @@ def new_lines(log: IO[bytes], folder: Path, out: IO[bytes]) -> Iterator[bytes]:
     """Lines as they come, until the process has ended and all that it said is read."""
     rest = b""
     while True:
-        running = state_of(folder).get(
-            "running"
-        )  # asked before reading: what is written until then is read now
+        # Asked before reading, so that what was written until then is read now.
+        over = not state_of(folder).get("running") and not supervised(folder)
         chunk = log.read()
         *lines, rest = (rest + chunk).split(b"\n")
         yield from (line + b"\n" for line in lines)
@@ -460,14 +482,15 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def stop(arguments: argparse.Namespace) -> None:
     """SIGTERM to the process, as a container engine does it; when it has ended, or has not in time, SIGKILL
-    to all."""
+    to all.
+    """
     folder, state = known(arguments)
     with locked(folder):
-        segments = shared_memory(members(str(folder)))
+        segments = shared_memory(members(folder))
         if state["running"]:
             signal_process(state, signal.SIGTERM)
             wait_until(lambda: not is_same(state["pid"], state["pid_started"]), arguments.timeout)
-        left = kill_all(str(folder))
+        left = kill_all(folder)
         if left:
             raise Refused(f"{arguments.name}: SIGKILL does not end {', '.join(map(str, sorted(left)))}")
         wait_until(lambda: not supervised(folder), LAST_OUTPUT_S + 1)  # it writes down the exit code
@@ -486,17 +509,17 @@ def supervised(folder: Path) -> bool:
     return bool(state) and is_same(state["supervisor"], state["supervisor_started"])
 
 
-def kill_all(mark: str) -> set[int]:
+def kill_all(folder: Path) -> set[int]:
     """SIGKILL until none is left, for the dying may still have children; returns who would not go."""
 
     def none_left() -> bool:
-        left = members(mark)
+        left = members(folder)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return not left
 
-    return set() if wait_until(none_left, KILL_TIMEOUT_S) else members(mark)
+    return set() if wait_until(none_left, KILL_TIMEOUT_S) else members(folder)
 
 
 def wait_until(done: Callable[[], bool], timeout: float) -> bool:
@@ -509,7 +532,7 @@ def wait_until(done: Callable[[], bool], timeout: float) -> bool:
 
 
 def unlink_unused(segments: set[str]) -> None:
-    """vLLM's ranks, which Ray ends with SIGKILL, leave theirs behind in /dev/shm; a container's goes with it."""
+    """vLLM's ranks, which Ray ends with SIGKILL, leave theirs behind; a container's would go with it."""
     for path in segments - (shared_memory(all_pids()) if segments else set()):
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -518,7 +541,7 @@ def unlink_unused(segments: set[str]) -> None:
 def remove(arguments: argparse.Namespace) -> None:
     folder = arguments.dir / arguments.name
     with locked(folder):
-        if state_of(folder).get("running") or members(str(folder)):
+        if state_of(folder).get("running") or members(folder):
             raise Refused(f"{arguments.name} is running; stop it first")
         shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):

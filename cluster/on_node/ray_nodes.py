@@ -7,7 +7,8 @@
 `ray status` is no help to a program: a node that died simply vanishes from it, after some 15 s, and where
 there is no GCS it takes 41 s to say so. This asks the GCS itself, after a TCP probe, and exits with 1 and a
 one-line reason within about 3 s. A GPU that a placement group holds is reserved, whether or not anything runs
-on it: what is left is what vLLM can still get."""
+on it: what is left is what vLLM can still get.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def start_watchdog(reason: str) -> threading.Timer:
 
 def silence_native_code() -> None:
     """Ray's C++ client writes its retries to file descriptor 2, whatever RAY_BACKEND_LOG_LEVEL says; keep
-    ours."""
+    ours.
+    """
     sys.stderr = os.fdopen(os.dup(2), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

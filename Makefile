@@ -1,0 +1,49 @@
+# make demo         a small real model on this machine: Ray, vLLM, one question, the model's answer
+# make clean-demo   take it down
+# make test         install what the tests need and run every layer that this machine can
+# make fast         the layers without sshd, Docker, Ray and vLLM: seconds
+# make lint         ruff and mypy
+# make bench        how long clusterctl itself takes
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCAL := $(VENV)/.installed-local
+DEV := $(VENV)/.installed-dev
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo clean-demo test fast lint bench clean
+
+demo: $(LOCAL)
+	$(BIN)/clusterctl lab model
+	$(BIN)/clusterctl up inventory/local.yaml
+	$(BIN)/python scripts/ask.py "What is the capital of France?"
+
+clean-demo:
+	$(BIN)/clusterctl down --yes inventory/local.yaml
+
+test: $(DEV) lint
+	sh scripts/install-debian-packages.sh
+	$(BIN)/clusterctl lab model
+	$(BIN)/pytest -rxXs
+
+fast: $(DEV)
+	$(BIN)/pytest tests/unit tests/recorded tests/flow
+
+lint: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(DEV)
+	$(BIN)/python bench/startup.py
+
+$(LOCAL): pyproject.toml
+	sh scripts/install.sh $(PYTHON) $(VENV) local
+	touch $@
+
+$(DEV): pyproject.toml
+	sh scripts/install.sh $(PYTHON) $(VENV) local,dev
+	touch $@ $(LOCAL)
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,174 @@
+"""Nodes that are one function argv -> Result each, in the place where lines are opened."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from samples import sha256
+
+from cluster.errors import ConnectionLost
+from cluster.inventory import Inventory, Node
+from cluster.steps import Argv, Result
+
+Answer = Callable[[Argv], Result | None]
+OK = Result(0, "", "")
+
+
+@dataclass
+class FakeNode:
+    """What a node has, and what it does when it is asked. `special` answers before the rest does."""
+
+    name: str
+    address: str
+    gpus: int
+    fleet: FakeFleet
+    containers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
+    logs: dict[str, str] = field(default_factory=dict)
+    special: Answer = lambda _: None
+    unreachable: str = ""
+
+    # --- the Connection ---
+
+    def run(self, argv: Argv, stdin: str = "", timeout: float | None = 60.0, on_line: Any = None) -> Result:
+        if argv == ("sh", "-s"):
+            return Result(0, self._facts(stdin), "")
+        self.steps.append(f"{self.name}  {shlex.join(argv)}")
+        return self.special(argv) or self._do(argv)
+
+    def put(self, path: str, content: str, mode: int) -> None:
+        self.steps.append(f"{self.name}  write {path} (mode {mode:04o}, {len(content.encode())} bytes)")
+        self.files[path.removeprefix(".clusterctl/demo/")] = content
+
+    def close(self) -> None:
+        self.fleet.closed.append(self.name)
+
+    # --- what run_cluster.sh, docker and the facts' commands would do ---
+
+    def _do(self, argv: Argv) -> Result:
+        if argv[0] == "docker":
+            return self._docker(argv[1], argv[-1])
+        if argv[:2] == ("sh", "-c"):
+            self.files.clear()
+            return OK
+        verb, *rest = argv[2:]
+        if verb in ("ray", "serve"):
+            return self._start(verb)
+        if verb == "logs":
+            return Result(0, self.logs.get(rest[0], ""), "")
+        if verb == "exec":
+            return Result(0, f"{self.name} {shlex.join(rest)}\n", "")
+        return self._nodes() if verb == "nodes" else self._ask()
+
+    def _docker(self, verb: str, last: str) -> Result:
+        if verb == "rm":
+            del self.containers[last]
+        return OK
+
+    def _start(self, role: str) -> Result:
+        start = self.files["run_cluster.sh"].partition(f"start_{role}()")[2]
+        digest = re.search(r"clusterctl\.digest=(\w+)", start)
+        assert digest
+        labels = {"cluster": "demo", "node": self.name, "role": role, "digest": digest[1]}
+        self.containers[f"{role}-{self.name}"] = {
+            "Id": f"{role}-{self.name}",
+            "Name": f"/clusterctl-demo-{role}",
+            "State": {"Running": True, "ExitCode": 0, "StartedAt": "2026-11-21T05:24:26.654017Z"},
+            "Config": {"Labels": {f"clusterctl.{key}": value for key, value in labels.items()}},
+        }
+        return Result(0, f"{role}-{self.name}\n", "")
+
+    def _nodes(self) -> Result:
+        if f"ray-{self.name}" not in self.containers:
+            return Result(3, "", "clusterctl-demo-ray is not running: no such container\n")
+        joined = [node for node in self.fleet.nodes.values() if f"ray-{node.name}" in node.containers]
+        found = [{"address": n.address, "name": n.name, "alive": True, "gpus": n.gpus} for n in joined]
+        return Result(0, json.dumps({"nodes": found}) + "\n", "")
+
+    def _ask(self) -> Result:
+        if f"serve-{self.name}" not in self.containers:
+            return Result(3, "", "clusterctl-demo-serve is not running: no such container\n")
+        return Result(0, '{"answer": " Paris.", "seconds": 0.2}\n', "")
+
+    def _facts(self, script: str) -> str:
+        names = re.findall(r"=== clusterctl fact (\w+)", script)
+        answers = {
+            "engine": Result(0, "20.10.24\n", ""),
+            "containers": Result(0, json.dumps(list(self.containers.values())), ""),
+            "image": Result(0, "sha256:" + "a" * 64 + "\n", ""),
+            "versions": Result(0, '{"python": "3.12.3", "ray": "2.60.0", "vllm": "0.33.0"}\n', ""),
+            "gpus": Result(0, "NVIDIA H200\n" * self.gpus, ""),
+            "hcas": OK,
+            "interfaces": Result(0, f"2: eth0    inet {self.address}/24 brd 10.0.0.255 scope global eth0\n", ""),
+            "listening": OK,
+            "files": Result(0, "".join(f"{sha256(text)}  ./{path}\n" for path, text in self.files.items()), ""),
+            "ray_nodes": self._nodes(),
+            "answer": self._ask(),
+        } | self.fleet.facts.get(self.name, {})
+        return "".join(
+            f"\n=== clusterctl fact {name}\n{answers[name].stdout}{answers[name].stderr}"
+            f"\n=== clusterctl exit {answers[name].exit_code}\n"
+            for name in names
+        )
+
+
+@dataclass
+class FakeFleet:
+    """All nodes of an inventory, and how often they were reached. `facts` are {node: {fact: Result}}."""
+
+    file: Path
+    nodes: dict[str, FakeNode] = field(default_factory=dict)
+    opened: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    facts: dict[str, dict[str, Result]] = field(default_factory=dict)
+
+    def write(self, text: str) -> None:
+        """Write the inventory; nodes that are new in it come into being."""
+        self.file.write_text(text)
+        content = yaml.safe_load(text)
+        for node in content["nodes"] if isinstance(content, dict) and "nodes" in content else ():
+            self.nodes.setdefault(
+                node["name"], FakeNode(node["name"], node["address"], node["gpus"], self)
+            )
+
+    @contextmanager
+    def opener(self, _: Inventory) -> Iterator[Callable[[Node], FakeNode]]:
+        yield self.open_line
+
+    def open_line(self, node: Node) -> FakeNode:
+        fake = self.nodes[node.name]
+        if fake.unreachable:
+            raise ConnectionLost(fake.unreachable)
+        self.opened.append(node.name)
+        return fake
+
+    def steps(self) -> dict[str, list[str]]:
+        """What was done on each node so far; forgets it."""
+        done = {name: list(node.steps) for name, node in self.nodes.items()}
+        for node in self.nodes.values():
+            node.steps.clear()
+        return done
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]

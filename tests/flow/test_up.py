@@ -1,0 +1,266 @@
+"""`clusterctl up`: what it does, what it says, and the exit code that says what was touched."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+from fakes import FakeFleet, Outcome
+from samples import GOOD
+
+from cluster.steps import Argv, Result
+
+Clusterctl = Callable[..., Outcome]
+RUN = "sh .clusterctl/demo/run_cluster.sh"
+
+
+def test_fresh(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    outcome = clusterctl("up")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [line for line in outcome.lines if line.startswith("[")] == [
+        "[1/6] Write start scripts (gpu-01, gpu-02)",
+        "[2/6] Start Ray head (gpu-01)",
+        "[3/6] Start Ray workers (gpu-02)",
+        "[4/6] Wait for every node and GPU to join (gpu-02)",
+        "[5/6] Start vLLM (gpu-01)",
+        "[6/6] Wait for a completion (gpu-01)",
+    ]
+    assert outcome.lines[-2].startswith("llama is serving on http://10.0.0.11:8000/v1 after ")
+    assert outcome.lines[-1] == "it answered: Paris."
+    assert sorted(fleet.opened) == ["gpu-01", "gpu-02"]
+
+
+def test_the_second_time_there_is_nothing_to_do(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    clusterctl("up")
+    fleet.steps()
+    nothing = "nothing to do: llama is serving on http://10.0.0.11:8000/v1\n"
+    assert clusterctl("up") == Outcome(0, nothing, "")
+    assert clusterctl("up", "--dry-run") == Outcome(0, nothing, "")
+    assert clusterctl("up", "--json").events == [
+        {"event": "nothing_to_do", "url": "http://10.0.0.11:8000"}
+    ]
+    assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
+
+
+def dry_run(outcome: Outcome) -> dict[str, list[str]]:
+    """{node: its steps}, a wait as the command that it asks with."""
+    steps = [
+        re.sub(r"wait up to \S+ s for: ", "", line.strip()) for line in outcome.lines if line.startswith("   ")
+    ]
+    return {node: [step for step in steps if step.startswith(node)] for node in ("gpu-01", "gpu-02")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text,
+        lambda text: text.replace("4096", "8192"),
+        lambda text: text.replace("v0.33.0", "v0.34.0"),
+        lambda text: text.replace("gpus: 2}\n", "gpus: 2, env: {A: b}}\n", 1),
+    ],
+    ids=["fresh", "another flag", "another image", "another environment"],
+)
+def test_a_dry_run_prints_the_very_steps_that_are_then_run(
+    clusterctl: Clusterctl, fleet: FakeFleet, change: Callable[[str], str]
+) -> None:
+    if change(GOOD) != GOOD:
+        clusterctl("up")
+        fleet.write(change(GOOD))
+        fleet.steps()
+    printed = dry_run(clusterctl("up", "--dry-run"))
+    assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
+    assert clusterctl("up").code == 0
+    assert fleet.steps() == printed
+    assert printed["gpu-01"]
+
+
+def test_json_is_one_event_a_line(clusterctl: Clusterctl) -> None:
+    events = clusterctl("up", "--json").events
+    keys = {
+        "phase_started": {"event", "phase", "number", "of", "nodes"},
+        "phase_done": {"event", "phase", "seconds", "own_seconds"},
+        "serving": {"event", "url", "model", "answer", "seconds", "own_seconds", "connect_seconds"},
+    }
+    for event in events:
+        kind = event["event"]
+        if kind in keys:
+            assert set(event) == keys[kind]
+        else:
+            assert kind in ("step_started", "step_done", "waiting")
+            assert {"node", "step"} <= set(event)
+    assert [event["event"] for event in events].count("phase_done") == 6
+    assert events[-1]["event"] == "serving"
+    assert (events[-1]["model"], events[-1]["answer"]) == ("llama", " Paris.")
+
+
+def test_a_dry_run_in_json(clusterctl: Clusterctl) -> None:
+    events = clusterctl("up", "--dry-run", "--json").events
+    assert [event["event"] for event in events] == ["phase"] * 6
+    assert events[1]["steps"][0] == {
+        "node": "gpu-01",
+        "step": "run",
+        "argv": [*RUN.split(), "ray"],
+        "command": f"{RUN} ray",
+    }
+
+
+def test_a_secret_is_written_and_shown_nowhere(
+    clusterctl: Clusterctl, fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    fleet.write(GOOD + "secrets: {HF_TOKEN: {env: HF_TOKEN}}\n")
+    said = [clusterctl("up", *options) for options in (("--dry-run",), ("--dry-run", "--json"), ("--json",))]
+    assert [outcome.code for outcome in said] == [0, 0, 0]
+    assert not any("verysecret" in outcome.out + outcome.err for outcome in said)
+    for node in fleet.nodes.values():
+        assert node.files["secrets.env"].encode() == b"HF_TOKEN=hf_verysecret\n"
+        assert "verysecret" not in "".join(node.steps)
+    assert clusterctl("up").out.startswith("nothing to do")
+
+
+# --- when it does not work --------------------------------------------------------------------------
+
+
+def answering(*verb: str, answers: list[Result]) -> Callable[[Argv], Result | None]:
+    """A node that answers this verb of run_cluster.sh so, the last answer again and again."""
+
+    def special(argv: Argv) -> Result | None:
+        if argv[2 : 2 + len(verb)] != verb:
+            return None
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    return special
+
+
+def test_a_docker_run_that_fails(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    said = 'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].\n'
+    node = fleet.nodes["gpu-02"]
+    node.special = answering("ray", answers=[Result(125, "abc\n", said)])
+    node.logs["ray"] = "2026-11-21T05:24:26Z last words of Ray\n"
+    outcome = clusterctl("up")
+    assert outcome.code == 7
+    assert outcome.err.splitlines() == [
+        "error: Start Ray workers failed on 1 of 2 nodes",
+        f"  gpu-02  {RUN} ray exited 125: {said.strip()}",
+        f"      --- {RUN} logs ray --tail 400",
+        "      last words of Ray",
+        "  Mend it and run `clusterctl up` again: it continues from here; or `clusterctl down`.",
+    ]
+    node.special = lambda _: None
+    assert clusterctl("up").code == 0
+
+
+def test_a_worker_that_dies_while_joining(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    gone = "clusterctl-demo-ray is not running: exited, exit code 1, out of memory: false"
+    one = '{"nodes": [{"address": "10.0.0.11", "name": "gpu-01", "alive": true, "gpus": 2}]}\n'
+    fleet.nodes["gpu-02"].special = answering(
+        "nodes", answers=[Result(0, one, ""), Result(3, "", f"{gone}\n")]
+    )
+    outcome = clusterctl("up")
+    assert outcome.code == 7
+    assert "      gpu-02: 1 of 2 nodes alive, gpu-02 (10.0.0.12) is missing (0 s)" in outcome.lines
+    assert outcome.err.splitlines()[:2] == [
+        "error: Wait for every node and GPU to join failed on 1 of 2 nodes",
+        f"  gpu-02  {gone}",
+    ]
+    assert not [step for step in fleet.nodes["gpu-01"].steps if step.endswith("run_cluster.sh serve")]
+
+
+def test_a_worker_that_never_joins(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    fleet.write(GOOD + "ray: {join_timeout: 0.05}\n")
+    one = '{"nodes": [{"address": "10.0.0.11", "name": "gpu-01", "alive": true, "gpus": 2}]}\n'
+    fleet.nodes["gpu-02"].special = answering("nodes", answers=[Result(0, one, "")])
+    outcome = clusterctl("up")
+    assert outcome.code == 7
+    assert outcome.err.splitlines()[1] == (
+        "  gpu-02  gave up after 0.05 s: 1 of 2 nodes alive, gpu-02 (10.0.0.12) is missing"
+    )
+
+
+def test_progress_while_the_model_loads(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    log = "INFO [gpu_worker.py:773] Available KV cache memory: 51.63 GiB\n"
+    loading = [Result(1, log, "Connection refused\n"), Result(0, '{"answer": "Paris", "seconds": 1}\n', "")]
+    fleet.nodes["gpu-01"].special = answering("ready", answers=loading)
+    assert "      gpu-01: weights loaded, 51.63 GiB for the KV cache (0 s)" in clusterctl("up").lines
+
+
+def test_preflight_names_every_problem_and_changes_nothing(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    no_ray = Result(0, '{"python": "3.12.3", "ray": null, "vllm": "0.33.0"}\n', "")
+    fleet.facts = {"gpu-01": {"versions": no_ray}, "gpu-02": {"gpus": Result(127, "not found\n", "")}}
+    outcome = clusterctl("up")
+    assert outcome.code == 5
+    lines = outcome.err.splitlines()
+    assert lines[0] == "error: 2 problems found before anything was changed"
+    assert lines[1] == "  gpu-01  the image registry.local/vllm-ray:v0.33.0 has no ray"
+    assert lines[3] == "  gpu-02  nvidia-smi shows 0 GPUs, the inventory says 2"
+    assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
+
+
+def test_a_node_that_cannot_be_reached(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    fleet.nodes["gpu-02"].unreachable = "no answer from 10.0.0.12:22 within 10 s: is the node up?"
+    outcome = clusterctl("up")
+    assert outcome.code == 4
+    assert outcome.err.splitlines() == [
+        "error: 1 of 2 nodes could not be reached; nothing was changed",
+        "  gpu-02  no answer from 10.0.0.12:22 within 10 s: is the node up?",
+    ]
+    assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
+
+
+@pytest.mark.parametrize("command", [("up",), ("status",), ("down", "--yes"), ("logs",), ("exec", "--", "ls")])
+def test_a_bad_inventory_contacts_nothing(
+    clusterctl: Clusterctl, fleet: FakeFleet, command: tuple[str, ...]
+) -> None:
+    fleet.file.write_text(GOOD.replace("gpus: 2", "gpus: eight", 1))
+    outcome = clusterctl(*command)
+    assert outcome == Outcome(
+        3, "", f"error: {fleet.file}:7: nodes[0].gpus: expected a whole number, got 'eight'\n"
+    )
+    assert fleet.opened == []
+
+
+def test_a_secret_that_is_not_set_contacts_nothing(
+    clusterctl: Clusterctl, fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    fleet.write(GOOD + "secrets: {HF_TOKEN: {env: HF_TOKEN}}\n")
+    outcome = clusterctl("up")
+    assert (outcome.code, fleet.opened) == (3, [])
+    assert outcome.err == (
+        f"error: {fleet.file}: secrets.HF_TOKEN: the environment variable HF_TOKEN is not set\n"
+    )
+
+
+@pytest.mark.parametrize("verb", ["nodes", "ready", "ray"])
+def test_ctrl_c(clusterctl: Clusterctl, fleet: FakeFleet, verb: str) -> None:
+    """The signal comes to the main thread, as from a terminal, while a node is being asked."""
+    main = threading.main_thread().ident
+    assert main
+    presses = [signal.SIGINT]
+
+    def special(argv: Argv) -> Result | None:
+        if argv[2] != verb:
+            return None
+        if presses:
+            signal.pthread_kill(main, presses.pop())
+        return Result(1, "", "not yet\n")
+
+    fleet.nodes["gpu-01"].special = special
+    outcome = clusterctl("up")
+    assert outcome.code == 130
+    assert outcome.err.startswith("error: interrupted")
+    assert "Traceback" not in outcome.err
+
+
+def test_a_bug_has_an_exit_code_of_its_own(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    def special(_: Argv) -> Result:
+        raise ZeroDivisionError("a bug")
+
+    fleet.nodes["gpu-01"].special = special
+    outcome = clusterctl("up")
+    assert outcome.code == 70
+    assert "ZeroDivisionError: a bug" in outcome.err
+    assert "please report it" in outcome.err

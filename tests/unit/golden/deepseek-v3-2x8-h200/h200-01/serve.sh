@@ -1,0 +1,19 @@
+#!/bin/sh
+# vLLM of cluster deepseek-v3 on h200-01, in the foreground.
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+# vLLM reads from here which variables of the head its Ray workers must not inherit.
+mkdir -p "$CLUSTERCTL_TMP/vllm"
+cp "$here/vllm/ray_non_carry_over_env_vars.json" "$CLUSTERCTL_TMP/vllm/"
+export VLLM_CONFIG_ROOT="$CLUSTERCTL_TMP/vllm"
+exec sh "$here/enter.sh" \
+  vllm serve /models/DeepSeek-V3 \
+    --host 0.0.0.0 \
+    --port 8000 \
+    --served-model-name deepseek-v3 \
+    --tensor-parallel-size 8 \
+    --pipeline-parallel-size 2 \
+    --distributed-executor-backend ray \
+    --max-model-len 163840 \
+    --enable-expert-parallel \
+    --enable-prefix-caching \
+    --distributed-timeout-seconds 3600
