@@ -54,10 +54,14 @@ class LocalConnection:
         except OSError as error:
             return Result(127, "", f"{argv[0]}: {error.strerror}")
         try:
-            return _talk(process, stdin, timeout, on_line)
+            result = _talk(process, stdin, timeout, on_line)
+            if self._closed.is_set():
+                raise ConnectionLost("interrupted")
+            return result
         finally:
             self._running.discard(process)
-            _end(process)
+            _kill(process)
+            _close_pipes(process)
 
     def _start(self, argv: Argv) -> subprocess.Popen[bytes]:
         if self._closed.is_set():
@@ -83,14 +87,14 @@ class LocalConnection:
             partial.chmod(mode)
             partial.replace(target)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
             raise ConnectionLost(f"cannot write {target}: {error.strerror}") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def close(self) -> None:
         self._closed.set()
         for process in tuple(self._running):
-            _end(process)
+            _kill(process)  # whoever reads from it sees its end
 
 
 def _talk(
@@ -139,11 +143,14 @@ def _feed(pipe: IO[bytes], text: str) -> None:
         pipe.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _close_pipes(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdout, process.stderr):
         if pipe:
             pipe.close()

@@ -51,7 +51,8 @@ def connect(inventory: Inventory, tolerant: bool = False) -> Iterator[Fleet]:
 def _opener(inventory: Inventory) -> Iterator[Callable[[Node], Connection]]:
     """How a line is opened; whatever it opened is closed at the end, also what came too late."""
     opened: list[Connection] = []
-    from cluster.ssh import Jumps, SSHConnection
+    from cluster.ssh import SSHConnection
+    from cluster.ssh_open import Jumps
 
     jumps = Jumps()
 

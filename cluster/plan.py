@@ -11,9 +11,10 @@ from cluster.inventory.rules import parallel_sizes
 Role = Literal["head", "worker"]
 Env = tuple[tuple[str, str], ...]
 
-# The address of `address: local`. Ray replaces 127.0.0.1 by the address of the default route
-# (ray/_common/network_utils.py), which would open its ports to the outside; 127.0.0.2 it leaves alone.
-LOOPBACK = "127.0.0.2"
+# The address of `address: local`. Ray takes it literally, and opens its ports on it alone, only where this
+# says that no other node is to come; else it puts the address of the default route in its place.
+LOOPBACK = "127.0.0.1"
+LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,12 @@ def _environment(
                 "RAY_AUTH_MODE": "disabled",
                 # Ray folds repeated lines of workers away, the evidence of every rank but one with them.
                 "RAY_DEDUP_LOGS": "0",
+                "RAY_COLOR_PREFIX": "0",
                 "RAY_USAGE_STATS_ENABLED": "0",
                 # `ray start --block` drains for up to 30 s on SIGTERM while workers are busy.
                 "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "5",
             }
+            | (LOOPBACK_ENVIRONMENT if node.is_local else {})
             | _hca_environment(hcas)
             | ({"CLUSTERCTL_CPU_PLATFORM": "1"} if inventory.runtime.device == "cpu" else {})
             | inventory.env

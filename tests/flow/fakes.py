@@ -108,9 +108,13 @@ class FakeNode:
             "versions": Result(0, '{"python": "3.12.3", "ray": "2.60.0", "vllm": "0.33.0"}\n', ""),
             "gpus": Result(0, "NVIDIA H200\n" * self.gpus, ""),
             "hcas": OK,
-            "interfaces": Result(0, f"2: eth0    inet {self.address}/24 brd 10.0.0.255 scope global eth0\n", ""),
+            "interfaces": Result(
+                0, f"2: eth0    inet {self.address}/24 brd 10.0.0.255 scope global eth0\n", ""
+            ),
             "listening": OK,
-            "files": Result(0, "".join(f"{sha256(text)}  ./{path}\n" for path, text in self.files.items()), ""),
+            "files": Result(
+                0, "".join(f"{sha256(text)}  ./{path}\n" for path, text in self.files.items()), ""
+            ),
             "ray_nodes": self._nodes(),
             "answer": self._ask(),
         } | self.fleet.facts.get(self.name, {})
@@ -136,9 +140,7 @@ class FakeFleet:
         self.file.write_text(text)
         content = yaml.safe_load(text)
         for node in content["nodes"] if isinstance(content, dict) and "nodes" in content else ():
-            self.nodes.setdefault(
-                node["name"], FakeNode(node["name"], node["address"], node["gpus"], self)
-            )
+            self.nodes.setdefault(node["name"], FakeNode(node["name"], node["address"], node["gpus"], self))
 
     @contextmanager
     def opener(self, _: Inventory) -> Iterator[Callable[[Node], FakeNode]]:

@@ -86,9 +86,7 @@ def test_exec_where_a_line_breaks(clusterctl: Clusterctl, fleet: FakeFleet) -> N
 def test_an_unknown_node(clusterctl: Clusterctl, fleet: FakeFleet, command: tuple[str, ...]) -> None:
     name, *rest = command
     outcome = clusterctl(name, "--node", "gpu-03", *rest)
-    assert outcome == Outcome(
-        2, "", "error: --node gpu-03: no such node; the nodes are gpu-01, gpu-02\n"
-    )
+    assert outcome == Outcome(2, "", "error: --node gpu-03: no such node; the nodes are gpu-01, gpu-02\n")
     assert fleet.opened == []
 
 
@@ -103,7 +101,9 @@ def test_render_writes_what_up_puts_on_the_nodes(
     assert (outcome.code, fleet.opened) == (0, [])
     clusterctl("up")
     for name, node in fleet.nodes.items():
-        written = {str(p.relative_to(out / name)): p.read_text() for p in (out / name).rglob("*") if p.is_file()}
+        written = {
+            str(p.relative_to(out / name)): p.read_text() for p in (out / name).rglob("*") if p.is_file()
+        }
         assert written == node.files
     assert (out / "gpu-01/run_cluster.sh").stat().st_mode & 0o777 == 0o755
 

@@ -87,7 +87,11 @@ def test_vllm_on_the_cpu_is_a_module() -> None:
         ("quantization", "fp8", ("--quantization", "fp8")),
         ("enable_prefix_caching", True, ("--enable-prefix-caching",)),
         ("enable_prefix_caching", False, ("--no-enable-prefix-caching",)),
-        ("hf_overrides", {"rope_scaling": {"factor": 4}}, ("--hf-overrides", '{"rope_scaling":{"factor":4}}')),
+        (
+            "hf_overrides",
+            {"rope_scaling": {"factor": 4}},
+            ("--hf-overrides", '{"rope_scaling":{"factor":4}}'),
+        ),
         ("lora_modules", ["a=/a", "b=/b"], ("--lora-modules", "a=/a", "b=/b")),
         ("lora_modules", [{"name": "a", "path": "/a"}], ("--lora-modules", '{"name": "a", "path": "/a"}')),
         ("cc.cudagraph_mode", "NONE", ("--cc.cudagraph_mode", "NONE")),

@@ -57,13 +57,19 @@ NO_ENGINE = {"engine_version": None, "image_id": None, "versions": None}
         ),
         (
             {},
-            {**NO_ENGINE, "engine_error": "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."},
+            {
+                **NO_ENGINE,
+                "engine_error": "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
+            },
             "docker does not answer: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
             "Run `systemctl start docker` on gpu-02",
         ),
         (
             {},
-            {**NO_ENGINE, "engine_error": "permission denied while trying to connect to the Docker daemon socket"},
+            {
+                **NO_ENGINE,
+                "engine_error": "permission denied while trying to connect to the Docker daemon socket",
+            },
             "docker: permission denied while trying to connect to the Docker daemon socket",
             "Run `sudo usermod -aG docker $USER` on gpu-02 and log in again",
         ),

@@ -20,7 +20,10 @@ from cluster.errors import (
 @pytest.mark.parametrize(
     ("complaint", "line"),
     [
-        (Complaint(14, "nodes[2].gpus", "expected a whole number"), "i.yaml:14: nodes[2].gpus: expected a whole number"),
+        (
+            Complaint(14, "nodes[2].gpus", "expected a whole number"),
+            "i.yaml:14: nodes[2].gpus: expected a whole number",
+        ),
         (Complaint(None, "secrets.A", "is not set"), "i.yaml: secrets.A: is not set"),
         (Complaint(None, "", "no such file"), "i.yaml: no such file"),
     ],

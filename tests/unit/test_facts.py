@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import PROCESS, plan
 
-from cluster.facts import Fact, Facts, facts_of, read_facts, script_of
-from cluster.facts import engine, node, service
+from cluster.facts import Fact, Facts, engine, facts_of, node, read_facts, script_of, service
 from cluster.health import health
 from cluster.plan import Plan
 from cluster.steps import Result
@@ -103,7 +102,11 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=8,
 )
-OUTPUT = st.text(max_size=40) | VALUES.map(json.dumps) | VALUES.map(lambda value: f"noise\n{json.dumps([value])}\n")
+OUTPUT = (
+    st.text(max_size=40)
+    | VALUES.map(json.dumps)
+    | VALUES.map(lambda value: f"noise\n{json.dumps([value])}\n")
+)
 
 
 @settings(max_examples=120, deadline=None)

@@ -30,7 +30,10 @@ DEAD = RayNode("10.0.0.12", "gpu-02", False, 0, LOST)
             [HEAD, RayNode("10.0.0.12", "gpu-02", True, 1)],
             "gpu-02 (10.0.0.12) joined with 1 of 2 GPUs",
         ),
-        ([HEAD, RayNode("10.0.0.99", "gpu-02", True, 2)], "1 of 2 nodes alive, gpu-02 (10.0.0.12) is missing"),
+        (
+            [HEAD, RayNode("10.0.0.99", "gpu-02", True, 2)],
+            "1 of 2 nodes alive, gpu-02 (10.0.0.12) is missing",
+        ),
     ],
 )
 def test_why_a_worker_has_not_joined(nodes: list[RayNode], why: str | None) -> None:
@@ -63,7 +66,10 @@ def test_the_stages_of_a_real_start_in_order() -> None:
             "INFO [gpu_model_runner.py:5089] Model loading took 8.21 GiB memory and 80.123456 seconds",
             "weights loaded (8.21 GiB in 80 s)",
         ),
-        ("INFO [gpu_worker.py:773] Available KV cache memory: 51.63 GiB", "weights loaded, 51.63 GiB for the KV cache"),
+        (
+            "INFO [gpu_worker.py:773] Available KV cache memory: 51.63 GiB",
+            "weights loaded, 51.63 GiB for the KV cache",
+        ),
         (
             "INFO [kv_cache_utils.py:1147] GPU KV cache size: 643,232 tokens, "
             "Maximum concurrency for 40,960 tokens per request: 15.70x",
@@ -74,7 +80,10 @@ def test_the_stages_of_a_real_start_in_order() -> None:
             "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  35%|███▌      | 24/67",
             "capturing CUDA graphs, 35%",
         ),
-        ("INFO Waiting for creating a placement group of specs for 10 seconds.", "waiting for Ray to give the GPUs"),
+        (
+            "INFO Waiting for creating a placement group of specs for 10 seconds.",
+            "waiting for Ray to give the GPUs",
+        ),
         ("nothing that we know", None),
     ],
     ids=lambda value: str(value)[:40],
@@ -93,7 +102,10 @@ def test_the_furthest_stage_counts_whatever_a_slower_rank_says_later() -> None:
     ("result", "why"),
     [
         (Result(0, '{"answer": "Paris.", "seconds": 0.2}\n', ""), None),
-        (Result(1, "", "http://10.0.0.11:8000/v1/completions: Connection refused\n"), "http://10.0.0.11:8000/v1/completions: Connection refused"),
+        (
+            Result(1, "", "http://10.0.0.11:8000/v1/completions: Connection refused\n"),
+            "http://10.0.0.11:8000/v1/completions: Connection refused",
+        ),
         (Result(1, "Starting to load model x\n", "Connection refused\n"), "loading weights"),
     ],
 )

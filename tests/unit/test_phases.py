@@ -83,7 +83,10 @@ def test_a_worker_that_died_is_started_again_and_vllm_after_it() -> None:
     )
     facts = with_facts(facts, "gpu-01", ray_nodes=died, answer=Answer(None, reason="503"))
     facts = with_facts(
-        facts, "gpu-02", ray_nodes=None, containers=(container(plan(), worker, "ray", running=False, exit_code=1),)
+        facts,
+        "gpu-02",
+        ray_nodes=None,
+        containers=(container(plan(), worker, "ray", running=False, exit_code=1),),
     )
     assert up(plan(), facts) == [
         "Remove what is outdated",
@@ -133,7 +136,9 @@ def test_only_files_that_differ_are_written() -> None:
     ],
     ids=["another image", "another secret"],
 )
-def test_what_concerns_all_containers_starts_all_of_them_again(changes: Any, secrets: Any, before: Any) -> None:
+def test_what_concerns_all_containers_starts_all_of_them_again(
+    changes: Any, secrets: Any, before: Any
+) -> None:
     assert up(plan(changes), healthy(plan(), before), secrets=secrets) == [
         "Remove what is outdated",
         "  gpu-01  docker stop --time 20 serve-gpu-01",
@@ -278,7 +283,9 @@ def test_a_worker_waits_for_itself() -> None:
     assert wait.pending(Result(1, "", "the Ray GCS gave no list\n")) == "the Ray GCS gave no list"
 
 
-@pytest.mark.parametrize("title", ["Start Ray head", "Wait for every node and GPU to join", "Wait for a completion"])
+@pytest.mark.parametrize(
+    "title", ["Start Ray head", "Wait for every node and GPU to join", "Wait for a completion"]
+)
 def test_waiting_ends_at_once_when_the_container_is_dead(title: str) -> None:
     wait = wait_of(title)
     gone = "clusterctl-demo-ray is not running: exited, exit code 1, out of memory: false"

@@ -44,7 +44,11 @@ def test_this_machine_is_reached_by_a_loopback_address_that_ray_leaves_alone() -
 
 @pytest.mark.parametrize(
     ("host", "url"),
-    [("0.0.0.0", "http://10.0.0.11:8000"), ("10.0.0.11", "http://10.0.0.11:8000"), ("::", "http://10.0.0.11:8000")],
+    [
+        ("0.0.0.0", "http://10.0.0.11:8000"),
+        ("10.0.0.11", "http://10.0.0.11:8000"),
+        ("::", "http://10.0.0.11:8000"),
+    ],
 )
 def test_the_url_is_one_that_a_client_reaches(host: str, url: str) -> None:
     assert plan({"serve.host": host}).url == url
@@ -111,7 +115,10 @@ def test_who_runs_vllm() -> None:
     with_ray, with_mp = plan(), plan({"serve.executor_backend": "mp"})
     assert [member.name for member in with_ray.servers] == ["gpu-01"]
     assert [member.name for member in with_mp.servers] == ["gpu-01", "gpu-02"]
-    assert (with_ray.main_container, with_mp.main_container) == ("clusterctl-demo-ray", "clusterctl-demo-serve")
+    assert (with_ray.main_container, with_mp.main_container) == (
+        "clusterctl-demo-ray",
+        "clusterctl-demo-serve",
+    )
 
 
 def test_figures() -> None:

@@ -15,7 +15,8 @@ from cluster.plan import Plan, make_plan
 from cluster.render import Digests, digests, node_files
 
 GOLDEN = Path(__file__).parent / "golden"
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 HOSTILE = """a'b; rm -rf / $(id) "x\""""
 
 VARIANTS = {
@@ -70,7 +71,8 @@ def test_there_is_no_golden_folder_without_an_example() -> None:
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Every script of every example and variant, as files; equal ones once."""
     folder = tmp_path_factory.mktemp("scripts")
-    plans = {**{path.stem: make_plan(load(path)) for path in EXAMPLES}, **VARIANTS}
+    files = (*EXAMPLES, *(ROOT / "inventory").glob("*.yaml"))
+    plans = {**{path.stem: make_plan(load(path)) for path in files}, **VARIANTS}
     texts = {
         text: f"{name}-{path}".replace("/", "-").replace(" ", "-")
         for name, one in plans.items()

@@ -105,7 +105,9 @@ def test_a_local_inventory_may_use_paths_of_this_machine() -> None:
     assert inventory({"model.source": "~/models/x"}, PROCESS).model.source == "~/models/x"
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "SECRET"])
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "SECRET"]
+)
 def test_names_that_are_secrets(name: str) -> None:
     assert what_is_wrong({"env": {name: "x"}}).startswith(f"env.{name}: a secret is not written down")
 

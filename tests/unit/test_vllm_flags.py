@@ -37,7 +37,10 @@ def test_flags_that_vllm_has(key: str) -> None:
             "no_enable_reasoning",
             "vLLM no longer has --no-enable-reasoning: reasoning-parser alone turns it on",
         ),
-        ("tensor-parallel-size", "clusterctl sets --tensor-parallel-size itself: set serve.tensor_parallel_size"),
+        (
+            "tensor-parallel-size",
+            "clusterctl sets --tensor-parallel-size itself: set serve.tensor_parallel_size",
+        ),
         ("port", "clusterctl sets --port itself: set serve.port"),
     ],
 )

@@ -45,7 +45,7 @@ start_ray() {
     --network host \
     --entrypoint sh \
     --ipc shareable \
-    --volume /tmp/ray \
+    --volume /tmp \
     --shm-size 16g \
     --volume /nvme/models:/models:ro \
     --gpus all
@@ -58,7 +58,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=7e66d31fe9551d32 \
+  docker run "$@" --label clusterctl.digest=97e15d972ace1ec1 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -84,7 +84,7 @@ start_serve() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=f22ff4a42f214c47 \
+  docker run "$@" --label clusterctl.digest=2957d7304afd4e6d \
     registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 

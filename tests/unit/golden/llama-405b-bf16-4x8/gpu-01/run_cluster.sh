@@ -45,7 +45,7 @@ start_ray() {
     --network host \
     --entrypoint sh \
     --ipc shareable \
-    --volume /tmp/ray \
+    --volume /tmp \
     --shm-size 16g \
     --volume /data/models:/models:ro \
     --gpus all
@@ -58,7 +58,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=35f3b5f8f9985e7a \
+  docker run "$@" --label clusterctl.digest=9455d635f68a4341 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -84,7 +84,7 @@ start_serve() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=7c71569c42640736 \
+  docker run "$@" --label clusterctl.digest=a6af1e719489aeb5 \
     registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 

@@ -45,7 +45,7 @@ start_ray() {
     --network host \
     --entrypoint sh \
     --ipc shareable \
-    --volume /tmp/ray \
+    --volume /tmp \
     --shm-size 16g \
     --volume /data/models:/models:ro \
     --gpus all
@@ -58,7 +58,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=ba4fe8f03d30245f \
+  docker run "$@" --label clusterctl.digest=19d0047dcfe13642 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -84,7 +84,7 @@ start_serve() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=8a13e5c4b787aec6 \
+  docker run "$@" --label clusterctl.digest=26c2bc434f942458 \
     registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 

@@ -45,7 +45,7 @@ start_ray() {
     --network host \
     --entrypoint sh \
     --ipc shareable \
-    --volume /tmp/ray \
+    --volume /tmp \
     --shm-size 16g \
     --volume /data/models:/models:ro \
     --gpus all
@@ -58,7 +58,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=5441d24e573c36e2 \
+  docker run "$@" --label clusterctl.digest=2879e4b6b0929e27 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -84,7 +84,7 @@ start_serve() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=ef725d1c864e71f8 \
+  docker run "$@" --label clusterctl.digest=9a147c54ca20b638 \
     registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 

@@ -43,7 +43,7 @@ start_ray() {
     --network host \
     --entrypoint sh \
     --ipc shareable \
-    --volume /tmp/ray \
+    --volume /tmp \
     --shm-size 16g \
     --volume /data/models:/models:ro \
     --gpus all
@@ -56,7 +56,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=9f677276bbc0cc8e \
+  docker run "$@" --label clusterctl.digest=46d7501fdcd48418 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 

@@ -49,7 +49,7 @@ start_ray() {
     --network host \
     --entrypoint sh \
     --ipc shareable \
-    --volume /tmp/ray \
+    --volume /tmp \
     --shm-size 16g \
     --volume /data/huggingface:/root/.cache/huggingface \
     --gpus all
@@ -59,7 +59,7 @@ start_ray() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=365624afaaf3e830 \
+  docker run "$@" --label clusterctl.digest=593dce2d7a0cf00a \
     registry.example.com:5000/llm/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -82,7 +82,7 @@ start_serve() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=d19b80692dddcedc \
+  docker run "$@" --label clusterctl.digest=ca4839682c722472 \
     registry.example.com:5000/llm/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 

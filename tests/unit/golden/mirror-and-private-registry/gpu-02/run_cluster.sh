@@ -47,7 +47,7 @@ start_ray() {
     --network host \
     --entrypoint sh \
     --ipc shareable \
-    --volume /tmp/ray \
+    --volume /tmp \
     --shm-size 16g \
     --volume /data/huggingface:/root/.cache/huggingface \
     --gpus all
@@ -57,7 +57,7 @@ start_ray() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=37772dcdfba6e11f \
+  docker run "$@" --label clusterctl.digest=93c9accd854cfde6 \
     registry.example.com:5000/llm/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 

@@ -50,7 +50,7 @@ start_serve() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=967b2d22963c4036 \
+  docker run "$@" --label clusterctl.digest=384eb2260a7e21e6 \
     vllm/vllm-openai:v0.33.0 "$mounted/serve.sh"
 }
 
