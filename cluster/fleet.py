@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from cluster.connection import Connection, LocalConnection
-from cluster.errors import Complaint as _Complaint
-from cluster.errors import ConnectError, ConnectionLost, InventoryError
+from cluster.errors import Complaint, ConnectError, ConnectionLost, InventoryError
 from cluster.inventory import Inventory, Node
+from cluster.parallel import on_all
 from cluster.ssh_target import target_of
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from paramiko import SSHConfig
+
+OpenLine = Callable[[Node], Connection]
 
 
 @dataclass
@@ -35,8 +37,8 @@ def connect(inventory: Inventory, tolerant: bool = False) -> Iterator[Fleet]:
     Raises ConnectError with one reason per node, unless `tolerant`.
     """
     fleet = Fleet()
-    with _opener(inventory) as open_line:
-        answers = on_all({node.name: node for node in inventory.nodes}, open_line)
+    with ExitStack() as stack:
+        answers = on_all({node.name: node for node in inventory.nodes}, opener(inventory, stack))
         for name, answer in answers.items():
             if isinstance(answer, ConnectionLost):
                 fleet.unreachable[name] = str(answer)
@@ -47,59 +49,39 @@ def connect(inventory: Inventory, tolerant: bool = False) -> Iterator[Fleet]:
         yield fleet
 
 
-@contextmanager
-def _opener(inventory: Inventory) -> Iterator[Callable[[Node], Connection]]:
-    """How a line is opened; whatever it opened is closed at the end, also what came too late."""
-    opened: list[Connection] = []
+def opener(inventory: Inventory, stack: ExitStack) -> OpenLine:
+    """How a line to a node is opened; the stack closes it, also one that came about after Ctrl-C."""
+    open_line = _open_local if inventory.nodes[0].is_local else _ssh_opener(inventory, stack)
+
+    def open_and_remember(node: Node) -> Connection:
+        line = open_line(node)
+        stack.callback(line.close)
+        return line
+
+    return open_and_remember
+
+
+def _open_local(_: Node) -> Connection:
+    return LocalConnection()
+
+
+def _ssh_opener(inventory: Inventory, stack: ExitStack) -> OpenLine:
     from cluster.ssh import SSHConnection
     from cluster.ssh_open import Jumps
 
     jumps = Jumps()
+    stack.callback(jumps.close)
+    config, user = _read_ssh_config(), getpass.getuser()
 
-    def open_line(node: Node) -> Connection:
-        line: Connection
-        if node.is_local:
-            line = LocalConnection()
-        else:
-            line = SSHConnection(target_of(inventory.ssh, node, ssh_config, getpass.getuser()), jumps)
-        opened.append(line)
-        return line
+    def lookup(host: str) -> Mapping[str, object]:
+        return config.lookup(host)
 
-    try:
-        yield open_line
-    finally:
-        for line in opened:
-            line.close()
-        jumps.close()
-
-
-def on_all(items: Mapping[str, T], act: Callable[[T], Connection]) -> dict[str, Connection | ConnectionLost]:
-    """`act` on every item at once; a lost line is an answer."""
-    executor = ThreadPoolExecutor(max_workers=max(1, len(items)), thread_name_prefix="connect")
-    try:
-        futures = {name: executor.submit(act, item) for name, item in items.items()}
-        wait(futures.values())
-        return {name: _answer(future) for name, future in futures.items()}
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _answer(future: Future[Connection]) -> Connection | ConnectionLost:
-    error = future.exception()
-    if isinstance(error, ConnectionLost):
-        return error
-    return future.result()
-
-
-def ssh_config(host: str) -> Mapping[str, object]:
-    """What ~/.ssh/config says of a host."""
-    return _read_ssh_config().lookup(host)  # type: ignore[no-any-return]
+    return lambda node: SSHConnection(target_of(inventory.ssh, node, lookup, user), jumps)
 
 
 @lru_cache(maxsize=1)
-def _read_ssh_config():  # type: ignore[no-untyped-def]
-    from paramiko import SSHConfig
-    from paramiko.ssh_exception import ConfigParseError
+def _read_ssh_config() -> SSHConfig:
+    from paramiko import ConfigParseError, SSHConfig
 
     file = Path("~/.ssh/config").expanduser()
     if not file.exists():
@@ -107,4 +89,4 @@ def _read_ssh_config():  # type: ignore[no-untyped-def]
     try:
         return SSHConfig.from_path(str(file))
     except (ConfigParseError, OSError) as error:
-        raise InventoryError(str(file), [_Complaint(None, "", str(error))]) from error
+        raise InventoryError(str(file), [Complaint(None, "", str(error))]) from error

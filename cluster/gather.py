@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from cluster.connection import Connection
 from cluster.errors import ConnectError, ConnectionLost
 from cluster.facts import Facts, facts_of, read_facts, script_of
+from cluster.parallel import on_all
 from cluster.plan import Member, Plan
 
 TIMEOUT = 120.0
@@ -26,18 +26,9 @@ def gather_tolerantly(
 ) -> tuple[dict[str, Facts], dict[str, str]]:
     """({node name: Facts}, {node name: why its line broke}), in order of node rank."""
     members = [member for member in plan.members if member.name in connections]
-    executor = ThreadPoolExecutor(max_workers=max(1, len(members)), thread_name_prefix="facts")
-    try:
-        futures = {m.name: executor.submit(_ask, plan, m, connections[m.name]) for m in members}
-        wait(futures.values())
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-    lost = {name: str(future.exception()) for name, future in futures.items() if _lost(future)}
-    return {name: future.result() for name, future in futures.items() if name not in lost}, lost
-
-
-def _lost(future: Future[Facts]) -> bool:
-    return isinstance(future.exception(), ConnectionLost)
+    answers = on_all({m.name: m for m in members}, lambda m: _ask(plan, m, connections[m.name]))
+    lost = {name: str(answer) for name, answer in answers.items() if isinstance(answer, ConnectionLost)}
+    return {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}, lost
 
 
 def _ask(plan: Plan, member: Member, connection: Connection) -> Facts:

@@ -14,7 +14,7 @@ import jinja2
 
 from cluster import __version__
 from cluster.argv import docker, ray, vllm
-from cluster.on_node import plugin_files, program
+from cluster.on_node import PROCESS_ENGINE, plugin_files, program
 from cluster.plan import Member, Plan
 from cluster.steps import Argv, Secret
 
@@ -52,7 +52,7 @@ class Digests:
 
 def node_files(plan: Plan, member: Member) -> tuple[File, ...]:
     """All files of one node, `run_cluster.sh` first. Secrets are not among them."""
-    programs = ("ray_nodes.py", "completion.py", *(("processes.py",) if _is_process(plan) else ()))
+    programs = ("ray_nodes.py", "completion.py", *(PROCESS_ENGINE if _is_process(plan) else ()))
     return (
         File("run_cluster.sh", _script(plan, member), 0o755),
         File("env", _env_file(member)),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import console, fleet
@@ -13,11 +13,24 @@ from cluster.connection import Connection
 from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, ConnectionLost
 from cluster.inventory import load
 from cluster.log_lines import LogLine, merge, read_lines
+from cluster.parallel import on_all
 from cluster.phases import script
 from cluster.plan import Member, Plan, make_plan
 from cluster.steps import Argv
 
-Source = tuple[Member, str, Argv]
+
+@dataclass(frozen=True)
+class Source:
+    """One container's log."""
+
+    node: str
+    role: str
+    argv: Argv
+
+
+Sources = Mapping[str, Source]
+Connections = Mapping[str, Connection]
+Show = Callable[[LogLine], None]
 
 
 def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as_json: bool) -> int:
@@ -26,7 +39,8 @@ def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as
     plan = make_plan(inventory)
     members = chosen(plan, nodes)
     options = (*(("--since", since) if since else ()), *(("--follow",) if follow else ()))
-    sources = [source for member in members for source in _sources(plan, member, options)]
+    found = [source for member in members for source in _sources(plan, member, options)]
+    sources = {f"{source.node} {source.role}": source for source in found}
     with fleet.connect(inventory.model_copy(update={"nodes": tuple(m.node for m in members)})) as lines:
         show = _printer(as_json)
         if not follow:
@@ -41,12 +55,12 @@ def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as
 
 def _sources(plan: Plan, member: Member, options: Argv) -> Iterator[Source]:
     if plan.uses_ray:
-        yield member, "ray", script(plan, "logs", "ray", *options)
+        yield Source(member.name, "ray", script(plan, "logs", "ray", *options))
     if member in plan.servers:
-        yield member, "serve", script(plan, "logs", "serve", *options)
+        yield Source(member.name, "serve", script(plan, "logs", "serve", *options))
 
 
-def _printer(as_json: bool) -> Callable[[LogLine], None]:
+def _printer(as_json: bool) -> Show:
     lock = threading.Lock()
 
     def show(line: LogLine) -> None:
@@ -59,44 +73,24 @@ def _printer(as_json: bool) -> Callable[[LogLine], None]:
     return show
 
 
-def _collect(
-    sources: list[Source], connections: dict[str, Connection], show: Callable[[LogLine], None]
-) -> None:
-    def read(source: Source) -> list[LogLine]:
-        member, role, argv = source
-        try:
-            text = connections[member.name].run(argv, timeout=None).stdout
-        except ConnectionLost as error:
-            text = str(error)
-        return list(read_lines(member.name, role, text.splitlines()))
-
-    executor = ThreadPoolExecutor(max_workers=max(1, len(sources)), thread_name_prefix="logs")
-    try:
-        futures = [executor.submit(read, source) for source in sources]
-        wait(futures)
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-    for line in merge(future.result() for future in futures):
+def _collect(sources: Sources, connections: Connections, show: Show) -> None:
+    answers = on_all(sources, lambda source: connections[source.node].run(source.argv, timeout=None).stdout)
+    show_lines = merge(
+        read_lines(sources[key].node, sources[key].role, str(answer).splitlines())
+        for key, answer in answers.items()
+    )
+    for line in show_lines:
         show(line)
 
 
-def _follow(
-    sources: list[Source], connections: dict[str, Connection], show: Callable[[LogLine], None]
-) -> None:
+def _follow(sources: Sources, connections: Connections, show: Show) -> None:
     def stream(source: Source) -> None:
-        member, role, argv = source
-
         def on_line(text: str) -> None:
-            for line in read_lines(member.name, role, (text,)):
+            for line in read_lines(source.node, source.role, (text,)):
                 show(line)
 
-        try:
-            connections[member.name].run(argv, timeout=None, on_line=on_line)
-        except ConnectionLost as error:
-            on_line(str(error))
+        connections[source.node].run(source.argv, timeout=None, on_line=on_line)
 
-    executor = ThreadPoolExecutor(max_workers=max(1, len(sources)), thread_name_prefix="logs")
-    try:
-        wait([executor.submit(stream, source) for source in sources])
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+    for key, answer in on_all(sources, stream).items():
+        if isinstance(answer, ConnectionLost):
+            console.complain(f"{sources[key].node}: {answer}")

@@ -99,14 +99,14 @@ def parse_versions(result: Result) -> dict[str, Any]:
 
 
 def process_facts(plan: Plan) -> tuple[Fact, ...]:
-    """With processes.py, containers' twin for machines without a container engine."""
+    """With on_node/processes.py, containers' twin for machines without a container engine."""
     venv = plan.runtime.venv
     path = f"PATH={shlex.quote(venv + '/bin')}:$PATH; export PATH; " if venv else ""
     folder = f'"$HOME"/{shlex.quote(plan.folder)}'
     return (
         Fact(
             "containers",
-            f"{path}cd {folder} && python3 on_node/processes.py inspect --dir processes",
+            f"{path}cd {folder} && python3 -B -m on_node.processes inspect --dir processes",
             parse_processes,
         ),
         Fact("versions", f"{path}python3 -c {shlex.quote(VERSIONS)}", parse_versions),

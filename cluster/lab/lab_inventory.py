@@ -28,7 +28,11 @@ model: {{source: {json.dumps(_model(lab))}, served_name: smollm2}}
 serve:
   port: 8000
   args:
-    {{dtype: bfloat16, max_model_len: 1024, max_num_seqs: 8, enforce_eager: true, kv_cache_memory_bytes: 256M}}
+    dtype: bfloat16
+    enforce_eager: true
+    max_model_len: 1024
+    max_num_seqs: 8
+    kv_cache_memory_bytes: 256M
 env: {{OMP_NUM_THREADS: "1", HF_HUB_OFFLINE: "1"}}
 nodes:
 {nodes}"""

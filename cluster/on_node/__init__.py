@@ -1,4 +1,5 @@
-"""The programs that clusterctl puts on nodes as files: single-file Python, nothing but the standard library.
+"""The programs that clusterctl puts on nodes as files: nothing but the standard library, and one file each, but
+for the "process" engine, whose modules import each other by relative names.
 
 They run on the node (in its container, or beside it with the "process" engine), where clusterctl is not
 installed and Python may be as old as 3.9. On the operator's side they are text; this module hands it out.
@@ -6,6 +7,8 @@ installed and Python may be as old as 3.9. On the operator's side they are text;
 
 from importlib.resources import files
 
+# `python3 -m on_node.processes`, run in the folder that on_node/ lies in: the program, then what it imports.
+PROCESS_ENGINE = ("processes.py", "process_log.py", "process_state.py", "process_table.py", "supervisor.py")
 # Where importlib.metadata looks for entry points: any `NAME-VERSION.dist-info` folder on PYTHONPATH.
 DIST_INFO = "clusterctl_cpu_platform-1.dist-info"
 METADATA = """\
