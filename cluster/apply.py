@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
@@ -15,10 +15,11 @@ from tenacity.stop import stop_after_delay, stop_when_event_set
 from cluster.connection import Connection
 from cluster.errors import ConnectionLost, Interrupted, PhaseError
 from cluster.log_lines import excerpt
+from cluster.parallel import wait_for
 from cluster.steps import Argv, Phase, Put, Result, Run, Step, Wait
 
 EVIDENCE_TIMEOUT = 20.0
-FIRST_POLL, LONGEST_POLL = 0.1, 1.0
+FIRST_POLL = 0.1
 NEARLY = 0.9
 
 
@@ -129,11 +130,11 @@ def _carry_out(
         node: executor.submit(work.do, tuple(step for step in phase.steps if step.node == node))
         for node in phase.nodes
     }
-    wait(futures.values(), return_when=FIRST_EXCEPTION)
+    wait_for(futures.values(), FIRST_EXCEPTION)
     if any(_failure(future) for future in futures.values()):
         # The others' waits are in vain now; their runs end by themselves.
         work.stop.set()
-        wait(futures.values())
+        wait_for(futures.values())
     reasons = {node: str(error) for node, future in futures.items() if (error := _failure(future))}
     if reasons:
         raise PhaseError(phase.title, reasons, total, remedy)
@@ -215,7 +216,7 @@ class _Work:
         Retrying(
             retry=retry_if_result(lambda reason: reason is not None),
             stop=stop_after_delay(step.timeout) | stop_when_event_set(self.stop),
-            wait=wait_exponential(multiplier=FIRST_POLL, max=LONGEST_POLL),
+            wait=wait_exponential(multiplier=FIRST_POLL, max=step.longest_poll),
             sleep=sleeping_on(self.stop),
             before_sleep=report,
             retry_error_callback=give_up,
@@ -231,7 +232,7 @@ class _Work:
         except ConnectionLost:
             return ""
         lines = excerpt((result.stdout or result.stderr).strip())
-        return f"\n--- {_short(step.evidence)}\n{lines}" if lines else ""
+        return f"\n--- {_short(step.evidence)}\n{lines or '(nothing)'}"
 
 
 def _short(argv: Argv) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ALL_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 from cluster.errors import ConnectionLost
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# Python sees a signal only when the main thread wakes; one that comes just before it blocks would be lost.
+LONGEST_BLOCK = 0.5
 
 
 def on_all(items: Mapping[str, T], act: Callable[[T], R]) -> dict[str, R | ConnectionLost]:
@@ -20,7 +23,7 @@ def on_all(items: Mapping[str, T], act: Callable[[T], R]) -> dict[str, R | Conne
     executor = ThreadPoolExecutor(max_workers=max(1, len(items)))
     try:
         futures: dict[str, Future[R]] = {key: executor.submit(act, item) for key, item in items.items()}
-        wait(futures.values())
+        wait_for(futures.values())
         answers: dict[str, R | ConnectionLost] = {}
         for key, future in futures.items():
             error = future.exception()
@@ -28,3 +31,13 @@ def on_all(items: Mapping[str, T], act: Callable[[T], R]) -> dict[str, R | Conne
         return answers
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def wait_for(futures: Iterable[Future[Any]], return_when: str = ALL_COMPLETED) -> None:
+    """As `concurrent.futures.wait`, but Ctrl-C ends it at any moment."""
+    waited = tuple(futures)
+    over = False
+    while not over:
+        done, pending = wait(waited, LONGEST_BLOCK, return_when)
+        failed = return_when == FIRST_EXCEPTION and any(future.exception() for future in done)
+        over = not pending or failed

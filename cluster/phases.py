@@ -19,6 +19,7 @@ from cluster.steps import Argv, Phase, Put, Result, Run, Wait
 START_TIMEOUT = 120.0
 PULL_TIMEOUT = 3600.0
 LAST_LINES = "400"
+READY_POLL = 3.0  # asking Ray each time costs 0.6 s of a core on the head
 
 
 def up(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = ()) -> tuple[Phase, ...]:
@@ -194,8 +195,9 @@ def _ready(plan: Plan, now: Standing) -> tuple[Wait, ...]:
             plan.head.name,
             script(plan, "ready"),
             pending=why_not_ready,
-            failed=_dead,
+            failed=lambda result: _in_vain(plan, result),
             timeout=plan.serve.ready_timeout,
+            longest_poll=READY_POLL,
             evidence=script(plan, "logs", "serve", "--tail", LAST_LINES),
         ),
     )
@@ -225,6 +227,14 @@ def _listed(result: Result) -> tuple[RayNode, ...] | str:
 def _dead(result: Result) -> str | None:
     """run_cluster.sh ends with 3 where the container that has to answer is not running."""
     return result.reason if result.exit_code == 3 else None
+
+
+def _in_vain(plan: Plan, result: Result) -> str | None:
+    """Why the model will not answer: a server that is gone, or a node that left Ray after it had joined."""
+    dead = _dead(result)
+    nodes = parse_ray_nodes(result).get("ray_nodes", ())
+    gone = [why for member in plan.members if nodes and (why := why_not_joined(plan, member, nodes))]
+    return "; ".join([*([dead] if dead else []), *gone]) or None
 
 
 def _start(plan: Plan, member: Member, role: str) -> Run:

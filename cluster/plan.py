@@ -181,8 +181,8 @@ def _environment(
                 "RAY_DEDUP_LOGS": "0",
                 "RAY_COLOR_PREFIX": "0",
                 "RAY_USAGE_STATS_ENABLED": "0",
-                # `ray start --block` drains for up to 30 s on SIGTERM while workers are busy.
-                "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "5",
+                # On SIGTERM Ray would wait 30 s for busy workers, which here have lost their server.
+                "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             }
             | (LOOPBACK_ENVIRONMENT if node.is_local else {})
             | _hca_environment(hcas)

@@ -76,7 +76,8 @@ class Wait:
     """Ask a node again and again until `pending` has nothing left to say.
 
     `pending(result)` is why it still waits, or None when it is over. `failed(result)` is why waiting
-    is in vain (the container is dead), or None; it ends the wait at once.
+    is in vain (the container is dead), or None; it ends the wait at once. `longest_poll` bounds the
+    pause between two questions, in seconds.
     """
 
     node: str
@@ -85,6 +86,7 @@ class Wait:
     timeout: float
     failed: Callable[[Result], str | None] = lambda _: None
     evidence: Argv = ()
+    longest_poll: float = 1.0
 
     def __str__(self) -> str:
         return f"{self.node}  wait up to {self.timeout:g} s for: {shlex.join(self.argv)}"

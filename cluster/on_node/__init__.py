@@ -1,5 +1,5 @@
-"""The programs that clusterctl puts on nodes as files: nothing but the standard library, and one file each, but
-for the "process" engine, whose modules import each other by relative names.
+"""The programs that clusterctl puts on nodes as files: nothing but the standard library, one file each.
+Only the engine "process" is several, which import each other by relative names.
 
 They run on the node (in its container, or beside it with the "process" engine), where clusterctl is not
 installed and Python may be as old as 3.9. On the operator's side they are text; this module hands it out.

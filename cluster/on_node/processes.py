@@ -9,8 +9,8 @@
     python3 -m on_node.processes remove  --dir D --name N
 
 D is the node's directory; D/N holds the state of the process (process_state.py) and its log (process_log.py).
-`start` leaves a supervisor behind (supervisor.py), for which process_table.py asks the kernel. They import each
-other by relative names only: here they are part of clusterctl, on a node they lie in a folder of their own.
+`start` leaves a supervisor behind (supervisor.py); what the kernel says stands in process_table.py. They
+import each other by relative names only: here they are part of clusterctl, on a node they stand alone.
 
 Needs /proc, hence Linux.
 """
