@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 STAMPED = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?)(?:Z|\+00:00) ?(.*)$", re.DOTALL)
-SINCE = re.compile(r"^\d+[smhd]$|^\d{4}-\d\d-\d\d(T[\d:.]+Z?)?$")
+AGO = re.compile(r"(\d{1,9})([smhd]?)")
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, order=True)
@@ -19,6 +21,13 @@ class LogLine:
     node: str
     role: str
     text: str
+
+
+def since(text: str) -> str | None:
+    """`10m` as seconds ("600"), a moment as it is; None for anything else."""
+    if ago := AGO.fullmatch(text):
+        return str(int(ago[1]) * SECONDS[ago[2]])
+    return text if MOMENT.fullmatch(text) else None
 
 
 def read_lines(node: str, role: str, lines: Iterable[str]) -> Iterator[LogLine]:

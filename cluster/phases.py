@@ -19,6 +19,7 @@ from cluster.steps import Argv, Phase, Put, Result, Run, Wait
 START_TIMEOUT = 120.0
 PULL_TIMEOUT = 3600.0
 LAST_LINES = "400"
+SECRETS = "secrets.env"
 READY_POLL = 3.0  # asking Ray each time costs 0.6 s of a core on the head
 
 
@@ -118,20 +119,22 @@ def _vllm_that_stands(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) 
 
 
 def _same_secrets(facts: Facts, secrets: Secrets) -> bool:
-    return not secrets or facts.files.get("secrets.env") == _sha256(secrets_file(secrets))
+    return facts.files.get(SECRETS) == (_sha256(secrets_file(secrets)) if secrets else None)
 
 
 # --- the steps of each phase ------------------------------------------------------------------------
 
 
-def _write(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> tuple[Put, ...]:
+def _write(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> tuple[Put | Run, ...]:
     """Files that are not there yet, or differ."""
-    steps = []
+    steps: list[Put | Run] = []
     for member in plan.members:
         wanted = [(file.path, file.content, file.mode) for file in node_files(plan, member)]
-        if secrets:
-            wanted.append(("secrets.env", secrets_file(secrets), 0o600))
         there = facts[member.name].files
+        if secrets:
+            wanted.append((SECRETS, secrets_file(secrets), 0o600))
+        elif SECRETS in there:
+            steps.append(Run(member.name, ("rm", "-f", f"{plan.folder}/{SECRETS}")))
         steps += [
             Put(member.name, f"{plan.folder}/{path}", content, mode)
             for path, content, mode in wanted

@@ -74,7 +74,8 @@ def digests(plan: Plan, member: Member) -> Digests:
         _env_file(member),
         _ray_script(plan, member) if plan.uses_ray else "",
         _words(docker.ray_options(plan, member)),
-        plan.runtime.model_dump_json(),
+        plan.runtime.image or plan.runtime.venv or "",
+        _render("enter.sh.j2", plan, member),
         str(member.interface),
         *(content for _, content in _plugins(plan)),
     )

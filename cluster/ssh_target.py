@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cluster.errors import ConnectionLost
 from cluster.inventory import SSH, Node
 
 # What `ssh -G` would say of a host: the lower-case keywords of ssh_config(5).
@@ -47,7 +48,7 @@ def _resolve(name: str, ssh: SSH, lookup: Lookup, user: str) -> Target:
     config = lookup(name)
     return Target(
         host=str(config.get("hostname", name)),
-        port=ssh.port or int(str(config.get("port", 22))),
+        port=ssh.port or _port(name, config),
         user=ssh.user or str(config.get("user", user)),
         identity_files=(ssh.identity_file,) if ssh.identity_file else _strings(config.get("identityfile")),
         known_hosts=(ssh.known_hosts,) if ssh.known_hosts else _known_hosts(config),
@@ -55,6 +56,13 @@ def _resolve(name: str, ssh: SSH, lookup: Lookup, user: str) -> Target:
         timeout=ssh.connect_timeout,
         proxy_command=_not_none(config.get("proxycommand")),
     )
+
+
+def _port(name: str, config: Mapping[str, object]) -> int:
+    written = str(config.get("port", 22))
+    if not written.isdecimal():
+        raise ConnectionLost(f"~/.ssh/config: Port {written} of {name} is no number")
+    return int(written)
 
 
 def _jump(spec: str, ssh: SSH, lookup: Lookup, user: str) -> Target:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import console, fleet
+from cluster import console, fleet, log_lines
 from cluster.commands.choose import chosen
 from cluster.connection import Connection
-from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, ConnectionLost
+from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, ClusterctlError, ConnectionLost
 from cluster.inventory import load
 from cluster.log_lines import LogLine, merge, read_lines
 from cluster.parallel import on_all
@@ -38,7 +38,7 @@ def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as
     inventory = load(file)
     plan = make_plan(inventory)
     members = chosen(plan, nodes)
-    options = (*(("--since", since) if since else ()), *(("--follow",) if follow else ()))
+    options = (*_since(plan, since), *(("--follow",) if follow else ()))
     found = [source for member in members for source in _sources(plan, member, options)]
     sources = {f"{source.node} {source.role}": source for source in found}
     with fleet.connect(inventory.model_copy(update={"nodes": tuple(m.node for m in members)})) as lines:
@@ -51,6 +51,22 @@ def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as
         except KeyboardInterrupt:  # how one ends it, and no error
             return EXIT_INTERRUPTED
     return EXIT_DONE
+
+
+def _since(plan: Plan, text: str | None) -> Argv:
+    if text is None:
+        return ()
+    found = log_lines.since(text)
+    if found is None:
+        raise SinceError(f"--since {text}: expected 90s, 10m, 2h, 1d or a moment like 2026-11-21T05:24:26Z")
+    container = found.isdigit() and plan.runtime.engine != "process"
+    return ("--since", f"{found}s" if container else found)
+
+
+class SinceError(ClusterctlError):
+    """`--since` is no time."""
+
+    exit_code = EXIT_USAGE
 
 
 def _sources(plan: Plan, member: Member, options: Argv) -> Iterator[Source]:

@@ -17,7 +17,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFleet:
     """Two nodes with two GPUs each, on which nothing was ever done."""
     fake = FakeFleet(tmp_path / "inventory.yaml")
     fake.write(GOOD)
-    monkeypatch.setattr("cluster.fleet._opener", fake.opener)
+    monkeypatch.setattr("cluster.fleet.opener", fake.opener)
     return fake
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class FakeNode:
 
     # --- the Connection ---
 
-    def run(self, argv: Argv, stdin: str = "", timeout: float | None = 60.0, on_line: Any = None) -> Result:
+    def run(self, argv: Argv, stdin: str = "", **_: Any) -> Result:
         if argv == ("sh", "-s"):
             return Result(0, self._facts(stdin), "")
         self.steps.append(f"{self.name}  {shlex.join(argv)}")
@@ -142,9 +142,13 @@ class FakeFleet:
         for node in content["nodes"] if isinstance(content, dict) and "nodes" in content else ():
             self.nodes.setdefault(node["name"], FakeNode(node["name"], node["address"], node["gpus"], self))
 
-    @contextmanager
-    def opener(self, _: Inventory) -> Iterator[Callable[[Node], FakeNode]]:
-        yield self.open_line
+    def opener(self, _: Inventory, stack: ExitStack) -> Callable[[Node], FakeNode]:
+        def open_line(node: Node) -> FakeNode:
+            line = self.open_line(node)
+            stack.callback(line.close)
+            return line
+
+        return open_line
 
     def open_line(self, node: Node) -> FakeNode:
         fake = self.nodes[node.name]

@@ -43,7 +43,7 @@ def test_logs_of_one_node_since_a_time_in_json(clusterctl: Clusterctl, logging_f
     assert outcome.events == [
         {"time": "2026-11-21T05:00:03.000000000", "node": "gpu-02", "role": "ray", "text": "worker starts"}
     ]
-    assert logging_fleet.steps() == {"gpu-01": [], "gpu-02": [f"gpu-02  {RUN} logs ray --since 10m"]}
+    assert logging_fleet.steps() == {"gpu-01": [], "gpu-02": [f"gpu-02  {RUN} logs ray --since 600s"]}
 
 
 def test_exec_everywhere(clusterctl: Clusterctl, fleet: FakeFleet) -> None:

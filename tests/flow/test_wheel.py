@@ -36,14 +36,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages,) = folder.glob("lib/python*/site-packages")
     argv = ["-m", "pip", "--python", str(folder), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([sys.executable, *argv], check=True, capture_output=True)
-    (packages / "ours.pth").write_text("\n".join(_dependencies(folder)))
+    # A .pth file inside a folder that is added this way is not read: no editable install of the checkout.
+    (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
     return folder
-
-
-def _dependencies(folder: Path) -> list[str]:
-    """This environment's packages without its editable install of the checkout (a .pth inside is not read)."""
-    assert folder
-    return [path for path in site.getsitepackages() if Path(path).is_dir()]
 
 
 def clusterctl(installed: Path, *words: str) -> str:

@@ -118,7 +118,7 @@ def test_the_ray_container() -> None:
         *("--network", "host"),
         *("--entrypoint", "sh"),
         *("--ipc", "shareable"),
-        *("--volume", "/tmp/ray"),
+        *("--volume", "/tmp"),
         *("--shm-size", "16g"),
         *("--volume", "/a:/b:ro"),
         *("--gpus", "all"),
@@ -169,6 +169,6 @@ def test_gpus_and_privileges(runtime: dict[str, Any], words: Argv) -> None:
 
 
 def test_the_rest_of_docker() -> None:
-    assert docker.stop("docker", ("a", "b")) == ("docker", "stop", "--time", "20", "a", "b")
+    assert docker.stop("docker", ("a", "b")) == ("docker", "stop", "--time", "10", "a", "b")
     assert docker.remove("podman", ("a",)) == ("podman", "rm", "--force", "--volumes", "a")
     assert docker.pull("docker", "x:1") == ("docker", "pull", "--quiet", "x:1")

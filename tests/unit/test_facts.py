@@ -109,7 +109,7 @@ OUTPUT = (
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(OUTPUT, st.integers(0, 255))
 def test_parsers_never_raise_and_what_they_understood_is_a_fact(output: str, code: int) -> None:
     result = Result(code, output, "")
@@ -118,7 +118,7 @@ def test_parsers_never_raise_and_what_they_understood_is_a_fact(output: str, cod
     health(plan(), {"gpu-01": facts, "gpu-02": facts}, {})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.text(max_size=20), st.text(max_size=6))
 def test_whatever_comes_back_is_read(noise: str, code: str) -> None:
     facts = facts_of(plan(), plan().head)

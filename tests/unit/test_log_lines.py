@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.log_lines import LogLine, merge, read_lines, with_nine_decimals
+from cluster.log_lines import LogLine, excerpt, merge, read_lines, since, with_nine_decimals
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,40 @@ def test_streams_are_merged_by_time_and_each_keeps_its_order() -> None:
 
 def test_fractions_are_cut_at_nine_decimals() -> None:
     assert with_nine_decimals("x.1234567891") == "x.123456789"
+
+
+@pytest.mark.parametrize(
+    ("text", "understood"),
+    [
+        ("90", "90"),
+        ("90s", "90"),
+        ("10m", "600"),
+        ("2h", "7200"),
+        ("1d", "86400"),
+        ("2026-11-21T05:24:26Z", "2026-11-21T05:24:26Z"),
+        ("2026-11-21", None),
+        ("yesterday", None),
+        ("-5m", None),
+        ("", None),
+    ],
+)
+def test_since(text: str, understood: str | None) -> None:
+    assert since(text) == understood
+
+
+def test_an_excerpt_names_each_error_once_and_has_no_frames() -> None:
+    log = """\
+2026-11-21T07:20:36.9Z (EngineCore pid=132) ERROR 11-21 07:20:36 [core.py:1510] Traceback (most recent call last):
+2026-11-21T07:20:36.9Z (EngineCore pid=132) ERROR 11-21 07:20:36 [core.py:1510]   File "ray/worker.py", line 2
+2026-11-21T07:20:36.9Z (EngineCore pid=132) ERROR 11-21 07:20:36 [core.py:1510]     raise RuntimeError(
+2026-11-21T07:20:36.9Z (EngineCore pid=132) ERROR 11-21 07:20:36 [core.py:1510] RuntimeError: No node info found
+2026-11-21T07:20:36.9Z Process EngineCore:
+2026-11-21T07:20:36.9Z   File "x.py", line 586, in y
+2026-11-21T07:20:36.9Z            ^^^^^^^
+2026-11-21T07:20:36.9Z RuntimeError: No node info found
+2026-11-21T07:20:36.9Z RuntimeError: Engine core initialization failed. See root cause above.
+"""
+    lines = excerpt(log).splitlines()
+    assert lines[0].endswith("[core.py:1510] RuntimeError: No node info found")
+    assert lines[1] == "RuntimeError: Engine core initialization failed. See root cause above."
+    assert not any("File " in line or "^^^" in line for line in lines)

@@ -10,7 +10,7 @@ import pytest
 
 from cluster import on_node
 
-PROGRAMS = ("completion.py", "processes.py", "ray_nodes.py")
+PROGRAMS = ("completion.py", "ray_nodes.py", *on_node.PROCESS_ENGINE)
 PLUGIN = ("cpu_communicator.py", "cpu_platform.py", "cpu_worker.py")
 
 
@@ -25,14 +25,18 @@ def test_files_for_nodes_are_python_3_9(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_programs_import_nothing_of_clusterctl(name: str) -> None:
-    imported = {
-        alias.name.split(".")[0]
-        for statement in ast.walk(ast.parse(on_node.program(name)))
-        if isinstance(statement, ast.Import)
-        for alias in statement.names
-    }
-    assert "cluster" not in imported
+def test_programs_import_nothing_of_clusterctl_but_what_lies_beside_them(name: str) -> None:
+    absolute, beside = set(), set()
+    for statement in ast.walk(ast.parse(on_node.program(name))):
+        if isinstance(statement, ast.Import):
+            absolute |= {alias.name.partition(".")[0] for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
+            absolute.add((statement.module or "").partition(".")[0])
+        elif isinstance(statement, ast.ImportFrom):
+            names = [statement.module] if statement.module else [alias.name for alias in statement.names]
+            beside |= {f"{one}.py" for one in names}
+    assert "cluster" not in absolute
+    assert beside <= (set(on_node.PROCESS_ENGINE) if name in on_node.PROCESS_ENGINE else set())
 
 
 def test_the_plugin_is_found_as_an_installed_package_would_be(tmp_path: Path) -> None:

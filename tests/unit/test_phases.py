@@ -90,7 +90,7 @@ def test_a_worker_that_died_is_started_again_and_vllm_after_it() -> None:
     )
     assert up(plan(), facts) == [
         "Remove what is outdated",
-        "  gpu-01  docker stop --time 20 serve-gpu-01",
+        "  gpu-01  docker stop --time 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         "Start Ray workers",
@@ -109,7 +109,7 @@ def test_a_changed_flag_restarts_vllm_alone() -> None:
     after = plan({"serve.args.max_model_len": 8192})
     assert up(after, healthy(plan())) == [
         "Remove what is outdated",
-        "  gpu-01  docker stop --time 20 serve-gpu-01",
+        "  gpu-01  docker stop --time 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "Write start scripts",
         "Start vLLM",
@@ -141,11 +141,11 @@ def test_what_concerns_all_containers_starts_all_of_them_again(
 ) -> None:
     assert up(plan(changes), healthy(plan(), before), secrets=secrets) == [
         "Remove what is outdated",
-        "  gpu-01  docker stop --time 20 serve-gpu-01",
+        "  gpu-01  docker stop --time 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
-        "  gpu-01  docker stop --time 20 ray-gpu-01",
+        "  gpu-01  docker stop --time 10 ray-gpu-01",
         "  gpu-01  docker rm --force --volumes ray-gpu-01",
-        "  gpu-02  docker stop --time 20 ray-gpu-02",
+        "  gpu-02  docker stop --time 10 ray-gpu-02",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         *up(plan(), fresh(plan())),
     ]
@@ -187,7 +187,7 @@ def test_a_head_that_died_takes_all_with_it() -> None:
     dead = container(plan(), plan().head, "ray", running=False, exit_code=137)
     facts = with_facts(facts, "gpu-01", containers=(dead, facts["gpu-01"].containers[1]), ray_nodes=None)
     lines = up(plan(), facts)
-    assert "  gpu-02  docker stop --time 20 ray-gpu-02" in lines
+    assert "  gpu-02  docker stop --time 10 ray-gpu-02" in lines
     assert lines[-len(up(plan(), fresh(plan()))) + 1 :] == up(plan(), fresh(plan()))[1:]
 
 
@@ -229,7 +229,7 @@ def test_with_mp_the_ranks_of_one_server_live_and_die_together() -> None:
     facts = with_facts(healthy(changed), "gpu-02", containers=(exited,))
     assert up(changed, facts)[:6] == [
         "Remove what is outdated",
-        "  gpu-01  docker stop --time 20 serve-gpu-01",
+        "  gpu-01  docker stop --time 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "  gpu-02  docker rm --force --volumes serve-gpu-02",
         "Start vLLM",
@@ -304,14 +304,14 @@ def test_down_removes_everything_and_nothing_else() -> None:
     folder = "sh -c 'rm -rf .clusterctl/demo && rmdir --ignore-fail-on-non-empty .clusterctl'"
     assert shown(phases.down(plan(), facts)) == [
         "Stop vLLM",
-        "  gpu-01  docker stop --time 20 serve-gpu-01",
+        "  gpu-01  docker stop --time 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "Stop Ray",
-        "  gpu-01  docker stop --time 20 ray-gpu-01",
+        "  gpu-01  docker stop --time 10 ray-gpu-01",
         "  gpu-01  docker rm --force --volumes ray-gpu-01",
-        "  gpu-01  docker stop --time 20 probe-1",
+        "  gpu-01  docker stop --time 10 probe-1",
         "  gpu-01  docker rm --force --volumes probe-1",
-        "  gpu-02  docker stop --time 20 ray-gpu-02",
+        "  gpu-02  docker stop --time 10 ray-gpu-02",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         "Remove files",
         f"  gpu-01  {folder}",
@@ -333,3 +333,10 @@ def test_down_after_an_up_that_only_wrote_files() -> None:
 def test_down_with_processes() -> None:
     local = plan(base=PROCESS)
     assert shown(phases.down(local, healthy(local)))[:2] == ["Stop vLLM and Ray", f"  local  {LOCAL} down"]
+
+
+def test_a_secret_that_is_no_longer_in_the_inventory_leaves_the_nodes() -> None:
+    before = (("HF_TOKEN", Secret("hf_old")),)
+    lines = up(plan(), healthy(plan(), before))
+    assert "  gpu-02  rm -f .clusterctl/demo/secrets.env" in lines
+    assert "  gpu-02  sh .clusterctl/demo/run_cluster.sh ray" in lines

@@ -36,8 +36,9 @@ def test_one_address_three_places() -> None:
         assert why_not_joined(changed, member, joined) is None
 
 
-def test_this_machine_is_reached_by_a_loopback_address_that_ray_leaves_alone() -> None:
+def test_this_machine_is_reached_by_its_loopback_address() -> None:
     local = plan(base=PROCESS)
+    assert dict(local.head.env)["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
     assert (local.head.address, local.head.interface) == (LOOPBACK, "lo")
     assert local.url == f"http://{LOOPBACK}:8000"
 
@@ -60,8 +61,9 @@ def test_the_environment_of_every_process() -> None:
         ("RAY_ADDRESS", "10.0.0.11:6379"),
         ("RAY_AUTH_MODE", "disabled"),
         ("RAY_DEDUP_LOGS", "0"),
+        ("RAY_COLOR_PREFIX", "0"),
         ("RAY_USAGE_STATS_ENABLED", "0"),
-        ("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "5"),
+        ("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0"),
     )
 
 

@@ -55,8 +55,8 @@ def what_is_wrong(changes: dict[str, Any]) -> str:
                 "serve.pipeline_parallel_size": 2,
                 "serve.args.data_parallel_size": 2,
             },
-            "serve.tensor_parallel_size: tensor × pipeline parallel size is 8 × 2 × 2 (data_parallel_size) = 32, "
-            "but the nodes have 16 GPUs",
+            "serve.tensor_parallel_size: tensor × pipeline parallel size is "
+            "8 × 2 × 2 (data_parallel_size) = 32, but the nodes have 16 GPUs",
         ),
         (
             EIGHTS | {"serve.tensor_parallel_size": 3},

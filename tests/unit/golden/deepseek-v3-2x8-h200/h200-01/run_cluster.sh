@@ -58,7 +58,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=97e15d972ace1ec1 \
+  docker run "$@" --label clusterctl.digest=02aba52a2c896e86 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -84,7 +84,7 @@ start_serve() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=2957d7304afd4e6d \
+  docker run "$@" --label clusterctl.digest=754946ede8a45f9d \
     registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 
@@ -113,7 +113,7 @@ logs_of() {
 down() {
   [ $# -gt 0 ] || set -- "$serve" "$ray"
   for name in "$@"; do
-    docker stop --time 20 "$name" >/dev/null 2>&1 || :
+    docker stop --time 10 "$name" >/dev/null 2>&1 || :
     docker rm --force --volumes "$name" >/dev/null 2>&1 || :
   done
 }
@@ -133,7 +133,9 @@ case $verb in
       --url http://10.0.1.11:8000 --model deepseek-v3 "$@"
     ;;
   ready)
-    sh "$0" ask && exit 0 || code=$?
+    sh "$0" ask "$@" && exit 0 || code=$?
+    # A server dies of a node that is gone, or waits half an hour for its GPUs: which one is it?
+    sh "$0" nodes 2>/dev/null || :
     logs_of "$serve" --tail 300
     exit "$code"
     ;;

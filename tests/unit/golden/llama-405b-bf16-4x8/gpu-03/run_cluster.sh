@@ -56,7 +56,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=ee58e43ec8e06a06 \
+  docker run "$@" --label clusterctl.digest=db8ae369afb1d722 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -85,7 +85,7 @@ logs_of() {
 down() {
   [ $# -gt 0 ] || set -- "$serve" "$ray"
   for name in "$@"; do
-    docker stop --time 20 "$name" >/dev/null 2>&1 || :
+    docker stop --time 10 "$name" >/dev/null 2>&1 || :
     docker rm --force --volumes "$name" >/dev/null 2>&1 || :
   done
 }

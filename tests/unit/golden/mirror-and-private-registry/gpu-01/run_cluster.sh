@@ -59,7 +59,7 @@ start_ray() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=593dce2d7a0cf00a \
+  docker run "$@" --label clusterctl.digest=b2eae5966ccb44fb \
     registry.example.com:5000/llm/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -82,7 +82,7 @@ start_serve() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=ca4839682c722472 \
+  docker run "$@" --label clusterctl.digest=d9946f006f1bbfc4 \
     registry.example.com:5000/llm/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 
@@ -111,7 +111,7 @@ logs_of() {
 down() {
   [ $# -gt 0 ] || set -- "$serve" "$ray"
   for name in "$@"; do
-    docker stop --time 20 "$name" >/dev/null 2>&1 || :
+    docker stop --time 10 "$name" >/dev/null 2>&1 || :
     docker rm --force --volumes "$name" >/dev/null 2>&1 || :
   done
 }
@@ -131,7 +131,9 @@ case $verb in
       --url http://10.0.0.11:8000 --model meta-llama/Llama-3.1-8B-Instruct "$@"
     ;;
   ready)
-    sh "$0" ask && exit 0 || code=$?
+    sh "$0" ask "$@" && exit 0 || code=$?
+    # A server dies of a node that is gone, or waits half an hour for its GPUs: which one is it?
+    sh "$0" nodes 2>/dev/null || :
     logs_of "$serve" --tail 300
     exit "$code"
     ;;

@@ -57,7 +57,7 @@ start_ray() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=93c9accd854cfde6 \
+  docker run "$@" --label clusterctl.digest=4d6a284569c09a07 \
     registry.example.com:5000/llm/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -86,7 +86,7 @@ logs_of() {
 down() {
   [ $# -gt 0 ] || set -- "$serve" "$ray"
   for name in "$@"; do
-    docker stop --time 20 "$name" >/dev/null 2>&1 || :
+    docker stop --time 10 "$name" >/dev/null 2>&1 || :
     docker rm --force --volumes "$name" >/dev/null 2>&1 || :
   done
 }

@@ -50,7 +50,7 @@ start_serve() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=384eb2260a7e21e6 \
+  docker run "$@" --label clusterctl.digest=c6fae5b1933d720b \
     vllm/vllm-openai:v0.33.0 "$mounted/serve.sh"
 }
 
@@ -79,7 +79,7 @@ logs_of() {
 down() {
   [ $# -gt 0 ] || set -- "$serve"
   for name in "$@"; do
-    docker stop --time 20 "$name" >/dev/null 2>&1 || :
+    docker stop --time 10 "$name" >/dev/null 2>&1 || :
     docker rm --force --volumes "$name" >/dev/null 2>&1 || :
   done
 }
@@ -94,7 +94,7 @@ case $verb in
       --url http://10.0.0.11:8000 --model qwen2.5-72b "$@"
     ;;
   ready)
-    sh "$0" ask && exit 0 || code=$?
+    sh "$0" ask "$@" && exit 0 || code=$?
     logs_of "$serve" --tail 300
     exit "$code"
     ;;

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from cluster.on_node import processes
+from cluster import on_node
+from cluster.on_node import process_log, process_state, process_table, processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the engine `process` needs Linux's /proc")
 
@@ -27,15 +28,26 @@ POLITE = "trap 'echo bye; kill $!; exit 7' TERM; echo ready; sleep 600 & wait"
 
 
 class Node:
-    """The directory of one node and the verbs on it."""
+    """The directory of one node, the modules as they lie on it, and the verbs."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder / "processes"
+        self.home = folder
+        (self.home / "on_node").mkdir()
+        for name in on_node.PROCESS_ENGINE:
+            (self.home / "on_node" / name).write_text(on_node.program(name))
 
     def __call__(self, verb: str, *argv: str) -> subprocess.CompletedProcess[str]:
         # -S -E: as fast as Python starts; the program needs nothing but the standard library.
-        command = [sys.executable, "-S", "-E", processes.__file__, verb, "--dir", str(self.folder), *argv]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        program = [sys.executable, "-S", "-E", "-B", "-m", "on_node.processes"]
+        return subprocess.run(
+            [*program, verb, "--dir", "processes", *argv],
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
 
     def start(self, script: str, name: str = "p", *labels: str) -> subprocess.CompletedProcess[str]:
         options = [option for label in labels for option in ("--label", label)]
@@ -53,10 +65,10 @@ class Node:
         arguments.verb(arguments)
 
     def one(self, name: str = "p") -> dict[str, Any]:
-        return processes.public(processes.state_of(self.folder / name))
+        return process_state.public(process_state.state_of(self.folder / name))
 
     def state(self, name: str = "p") -> dict[str, Any]:
-        return processes.state_of(self.folder / name)
+        return process_state.state_of(self.folder / name)
 
     def log(self, name: str = "p") -> str:
         path = self.folder / name / "log"
@@ -67,18 +79,18 @@ class Node:
 def node(tmp_path: Path) -> Iterator[Node]:
     one = Node(tmp_path)
     yield one
-    for folder in (path.parent for path in tmp_path.glob("*/state.json")):
-        processes.kill_all(folder)
+    for folder in (path.parent for path in one.folder.glob("*/state.json")):
+        process_state.kill_all(folder)
 
 
 def eventually(true: Callable[[], bool]) -> None:
-    assert processes.wait_until(true, 5), "still not so after 5 s"
+    assert process_table.wait_until(true, 5), "still not so after 5 s"
 
 
 def kill_supervisor(node: Node) -> None:
     supervisor = node.state()["supervisor"]
     os.kill(supervisor, signal.SIGKILL)
-    eventually(lambda: processes.started_ticks(supervisor) is None)
+    eventually(lambda: process_table.started_ticks(supervisor) is None)
 
 
 def test_a_process_that_ends_leaves_its_exit_code_and_its_stamped_output(node: Node) -> None:
@@ -105,7 +117,7 @@ def test_start_refuses_what_runs_and_what_cannot_run(node: Node) -> None:
     node.start("exec sleep 600")
     again = node.start("true")
     assert (again.returncode, again.stderr) == (1, "p is running\n")
-    with pytest.raises(processes.Refused, match="p is running; stop it first"):
+    with pytest.raises(process_state.Refused, match="p is running; stop it first"):
         node.remove()
     nothing = node("start", "--name", "q", "--", "/no/such/program")
     assert (nothing.returncode, nothing.stderr) == (1, "/no/such/program: No such file or directory\n")
@@ -123,26 +135,26 @@ def test_stop_asks_first(node: Node) -> None:
 
 def test_stop_ends_children_in_sessions_of_their_own(node: Node) -> None:
     node.start(FAMILY)
-    eventually(lambda: len(processes.members(node.folder / "p")) == 3)
+    eventually(lambda: len(process_state.members(node.folder / "p")) == 3)
     node.stop("--timeout", "0")
-    assert processes.members(node.folder / "p") == set()
+    assert process_state.members(node.folder / "p") == set()
     assert (node.one()["exit_code"], node.one()["signal"]) in [(143, "SIGTERM"), (137, "SIGKILL")]
 
 
 def test_children_end_with_the_process_as_in_a_container(node: Node) -> None:
     node.start("setsid env -i sleep 600 & echo ready")
     eventually(lambda: node.one()["finished_at"] != "")
-    assert processes.members(node.folder / "p") == set()
+    assert process_state.members(node.folder / "p") == set()
     assert node.one()["exit_code"] == 0
 
 
 def test_a_killed_supervisor_leaves_something_that_can_be_inspected_and_stopped(node: Node) -> None:
     node.start(FAMILY)
-    eventually(lambda: len(processes.members(node.folder / "p")) == 3)
+    eventually(lambda: len(process_state.members(node.folder / "p")) == 3)
     kill_supervisor(node)
     assert node.one()["running"] is True
     node.stop()
-    assert processes.members(node.folder / "p") == set()
+    assert process_state.members(node.folder / "p") == set()
     # Nobody was there to see how it ended.
     assert (node.one()["running"], node.one()["exit_code"]) == (False, None)
     node.remove()
@@ -175,12 +187,21 @@ def test_exec_has_the_environment_and_the_directory_of_the_process(
     monkeypatch.delenv("ONLY_AT_START")
     eventually(lambda: "ready" in node.log())
     # setproctitle, in Ray's and vLLM's workers, writes over what /proc/PID/environ shows unless told not to.
-    environment = processes.environment_of(node.one()["pid"])
+    environment = process_table.environment_of(node.one()["pid"])
     assert (environment["SPT_NOENV"], environment["CLUSTERCTL_PROCESS"]) == ("1", str(node.folder / "p"))
     done = node("exec", "--name", "p", "--", "sh", "-c", "echo $ONLY_AT_START $PWD; exit 9")
     assert (done.returncode, done.stdout) == (9, "yes /usr\n")
     node.stop("--timeout", "0")
     assert node("exec", "--name", "p", "--", "true").stderr == "p is not running\n"
+
+
+def test_it_runs_where_it_is_told(node: Node) -> None:
+    command = ("--", "sh", "-c", "pwd")
+    node("start", "--name", "p", "--workdir", "/usr", *command)
+    node("start", "--name", "q", *command)
+    eventually(lambda: node.log("p").endswith(" /usr\n") and node.log("q").endswith(f" {node.home}\n"))
+    nowhere = node("start", "--name", "r", "--workdir", "/no/such/folder", *command)
+    assert (nowhere.returncode, nowhere.stderr) == (1, "/no/such/folder: No such file or directory\n")
 
 
 def test_follow_ends_with_the_process(node: Node) -> None:
@@ -201,10 +222,10 @@ def test_shared_memory_is_unlinked_when_nobody_has_it_mapped() -> None:
         with holder:
             assert holder.stdout is not None
             holder.stdout.readline()
-            assert processes.shared_memory([holder.pid]) == {str(path)}
-            processes.unlink_unused({str(path)})
+            assert process_table.shared_memory([holder.pid]) == {str(path)}
+            process_table.unlink_unused({str(path)})
             assert path.exists()
-        processes.unlink_unused({str(path)})
+        process_table.unlink_unused({str(path)})
         assert not path.exists()
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -222,9 +243,9 @@ def test_shared_memory_is_unlinked_when_nobody_has_it_mapped() -> None:
     ],
 )
 def test_since(text: str, stamp: bytes) -> None:
-    assert processes.since_stamp(text, 1_000 * 1_000_000_000) == stamp
+    assert process_log.since_stamp(text, 1_000 * 1_000_000_000) == stamp
 
 
 def test_since_that_is_no_time() -> None:
-    with pytest.raises(processes.Refused, match="--since"):
-        processes.since_stamp("yesterday", time.time_ns())
+    with pytest.raises(process_state.Refused, match="--since"):
+        process_log.since_stamp("yesterday", time.time_ns())
