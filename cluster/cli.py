@@ -47,7 +47,10 @@ def cli() -> None:
 )
 @JSON
 def up(inventory: Path, dry_run: bool, as_json: bool) -> int:
-    """Start Ray and vLLM on all nodes; done when the model has answered."""
+    """Start Ray and vLLM; done when the model answered.
+
+    What is already so stays as it is: a second up has nothing to do, and after a failure it continues.
+    """
     from cluster.commands.up import up
 
     return up(inventory, dry_run, as_json)
@@ -57,7 +60,10 @@ def up(inventory: Path, dry_run: bool, as_json: bool) -> int:
 @INVENTORY
 @JSON
 def status(inventory: Path, as_json: bool) -> int:
-    """Say what is there, and what is missing and where; exit code 0 only if it serves."""
+    """Say what is there, and what is missing where.
+
+    Exit code 0 only if the model serves.
+    """
     from cluster.commands.status import status
 
     return status(inventory, as_json)
@@ -93,7 +99,10 @@ def logs(inventory: Path, follow: bool, nodes: tuple[str, ...], since: str | Non
 @JSON
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(inventory: Path, nodes: tuple[str, ...], as_json: bool, command: tuple[str, ...]) -> int:
-    """Run a command in the containers of all nodes at once: exec INVENTORY -- ray status."""
+    """Run a command in the containers of all nodes.
+
+    All at once, each node's output behind its name: clusterctl exec INVENTORY -- ray status
+    """
     from cluster.commands.exec import execute
 
     return execute(inventory, command, nodes, as_json)
@@ -135,7 +144,10 @@ def check(inventory: Path) -> int:
 
 @cli.group()
 def lab() -> None:
-    """Real hosts on this machine: network namespaces with sshd and a container engine each."""
+    """Real hosts on this machine, to rehearse on.
+
+    Each is a network namespace with its own sshd, its own keys and its own container engine.
+    """
 
 
 LAB_NAME = click.option(

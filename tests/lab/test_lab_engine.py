@@ -71,14 +71,6 @@ def test_ray_and_vllm_work_inside(lab: Lab) -> None:
     assert said.stdout.strip().endswith("imported"), said.stderr
 
 
-def test_clusterctl_itself_can_be_imported_inside(lab: Lab) -> None:
-    directory = Path(environment.package_directory()).parent
-    said = docker_run(
-        lab, lab.hosts[0], "env", f"PYTHONPATH={directory}", "python3", "-c", "import cluster.on_node"
-    )
-    assert said.returncode == 0, said.stderr
-
-
 def test_an_image_without_ray_is_one_call_away(lab: Lab) -> None:
     image.import_image(lab.hosts[0], "clusterctl-lab:no-ray")
     said = docker_run(lab, lab.hosts[0], "python3", "-c", "import ray", tag="clusterctl-lab:no-ray")

@@ -62,17 +62,17 @@ def test_since(text: str, understood: str | None) -> None:
 
 def test_an_excerpt_names_each_error_once_and_has_no_frames() -> None:
     log = """\
-2026-11-21T07:20:36.9Z (EngineCore pid=132) ERROR 11-21 07:20:36 [core.py:1510] Traceback (most recent call last):
-2026-11-21T07:20:36.9Z (EngineCore pid=132) ERROR 11-21 07:20:36 [core.py:1510]   File "ray/worker.py", line 2
-2026-11-21T07:20:36.9Z (EngineCore pid=132) ERROR 11-21 07:20:36 [core.py:1510]     raise RuntimeError(
-2026-11-21T07:20:36.9Z (EngineCore pid=132) ERROR 11-21 07:20:36 [core.py:1510] RuntimeError: No node info found
-2026-11-21T07:20:36.9Z Process EngineCore:
-2026-11-21T07:20:36.9Z   File "x.py", line 586, in y
-2026-11-21T07:20:36.9Z            ^^^^^^^
-2026-11-21T07:20:36.9Z RuntimeError: No node info found
-2026-11-21T07:20:36.9Z RuntimeError: Engine core initialization failed. See root cause above.
+2026-11-21T07:20:36Z (EngineCore pid=1) ERROR 11-21 07:20:36 [core.py:9] Traceback (most recent call last):
+2026-11-21T07:20:36Z (EngineCore pid=1) ERROR 11-21 07:20:36 [core.py:9]   File "ray/worker.py", line 2
+2026-11-21T07:20:36Z (EngineCore pid=1) ERROR 11-21 07:20:36 [core.py:9]     raise RuntimeError(
+2026-11-21T07:20:36Z (EngineCore pid=1) ERROR 11-21 07:20:36 [core.py:9] RuntimeError: No node info found
+2026-11-21T07:20:36Z Process EngineCore:
+2026-11-21T07:20:36Z   File "x.py", line 586, in y
+2026-11-21T07:20:36Z            ^^^^^^^
+2026-11-21T07:20:36Z RuntimeError: No node info found
+2026-11-21T07:20:36Z RuntimeError: Engine core initialization failed. See root cause above.
 """
     lines = excerpt(log).splitlines()
-    assert lines[0].endswith("[core.py:1510] RuntimeError: No node info found")
+    assert lines[0].endswith("[core.py:9] RuntimeError: No node info found")
     assert lines[1] == "RuntimeError: Engine core initialization failed. See root cause above."
     assert not any("File " in line or "^^^" in line for line in lines)
