@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MODEL := $(HOME)/.cache/clusterctl/models/SmolLM2-135M-Instruct
 LOCAL := $(VENV)/.installed-local
 DEV := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: demo clean-demo test fast lint bench clean
 
 demo: $(LOCAL)
-	$(BIN)/clusterctl lab model
+	$(BIN)/clusterctl lab model -o $(MODEL)
 	$(BIN)/clusterctl up inventory/local.yaml
 	$(BIN)/python scripts/ask.py "What is the capital of France?"
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cluster.errors import EXIT_DONE, EXIT_NO
-from cluster.lab import lifecycle, model
+from cluster.lab import environment, lifecycle, model
 from cluster.lab.lab_inventory import inventory_text
 from cluster.lab.lifecycle import HostStatus
 from cluster.lab.rootfs import give_to_caller
@@ -16,6 +16,10 @@ from cluster.lab.spec import LabSpec
 
 def lab_up(spec: LabSpec, output: Path) -> int:
     """Bring the hosts up and write the inventory that reaches them."""
+    environment.check_machine(spec)
+    if spec.engine and spec.model is None and not model.is_prepared(model.default_target()):
+        print("preparing the small model, once", flush=True)
+        model.prepare(model.default_target())
     lab = lifecycle.up(spec)
     output.write_text(inventory_text(lab))
     give_to_caller(output)

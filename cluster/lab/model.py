@@ -85,8 +85,10 @@ def _convert(source: Path, folder: Path) -> None:
         import gguf  # noqa: F401
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+        from transformers.utils import logging as transformers_logging
     except ImportError as error:
         raise LabError(f"the small model cannot be prepared: {error}", REMEDY) from None
+    transformers_logging.disable_progress_bar()
     where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     dequantize = GgufConfig(gguf_file=source.name, dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(
