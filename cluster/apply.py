@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
@@ -20,6 +20,7 @@ from cluster.steps import Argv, Phase, Put, Result, Run, Step, Wait
 
 EVIDENCE_TIMEOUT = 20.0
 FIRST_POLL = 0.1
+PATIENCE = 10.0  # seconds that a failure on one node waits for what the others are doing
 NEARLY = 0.9
 
 
@@ -115,10 +116,9 @@ def apply(
 
 
 def _interruption(phase: Phase, running: Mapping[str, None]) -> str:
-    started = f"started by now: {', '.join(running)}" if running else "nothing had been started by now"
+    started = f"  started by now: {', '.join(running)}\n" if running else ""
     return (
-        f"interrupted during: {phase.title}\n"
-        f"  {started}\n"
+        f"interrupted during: {phase.title}\n{started}"
         "  `clusterctl status` says what runs, `clusterctl up` continues, `clusterctl down` removes it"
     )
 
@@ -132,9 +132,9 @@ def _carry_out(
     }
     wait_for(futures.values(), FIRST_EXCEPTION)
     if any(_failure(future) for future in futures.values()):
-        # The others' waits are in vain now; their runs end by themselves.
+        # The others' waits are in vain now. Their runs end by themselves, or with their lines.
         work.stop.set()
-        wait_for(futures.values())
+        wait(futures.values(), PATIENCE)
     reasons = {node: str(error) for node, future in futures.items() if (error := _failure(future))}
     if reasons:
         raise PhaseError(phase.title, reasons, total, remedy)

@@ -131,14 +131,25 @@ def _ports(plan: Plan, member: Member, facts: Facts) -> Iterator[Finding]:
         wanted.append(("serve", plan.serve.port, "serve.port"))
     for role, port, key in wanted:
         ours = facts.container(role)
-        if port in facts.listening and not (ours and ours.running):
+        if port in facts.listening and not (ours and ours.running and ours.port in ("", str(port))):
             yield (
                 f"port {port} ({key}) is taken by another program",
                 f"`ss -ltnp 'sport = :{port}'` on {member.name} says which; stop it, or set {key}",
             )
 
 
-CHECKS: tuple[Check, ...] = (_engine, _image, _ray_in_python, _interface, _gpus, _hcas, _ports)
+def _strangers(plan: Plan, member: Member, facts: Facts) -> Iterator[Finding]:
+    """vLLM would place ranks on any node of the Ray cluster that it joins."""
+    ours = {other.address for other in plan.members}
+    for node in (facts.ray_nodes or ()) if member.role == "head" else ():
+        if node.alive and node.address not in ours:
+            yield (
+                f"{node.name} ({node.address}) is in this Ray cluster, but not in the inventory",
+                "Put it back into the inventory; or run `clusterctl down` with it there, and then without it",
+            )
+
+
+CHECKS: tuple[Check, ...] = (_engine, _image, _ray_in_python, _interface, _gpus, _hcas, _ports, _strangers)
 
 
 def _differences(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Problem]:

@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    return _complain(Interrupted("interrupted before anything was changed"))
+    return _complain(Interrupted("interrupted"))
 
 
 def _complain(error: ClusterctlError) -> int:

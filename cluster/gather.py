@@ -1,16 +1,16 @@
-"""Facts of all nodes at once, one round trip each. Read-only."""
+"""Facts of all nodes at once, one round trip each; nothing on them is changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cluster.connection import Connection
 from cluster.errors import ConnectError, ConnectionLost
-from cluster.facts import Facts, facts_of, read_facts, script_of
+from cluster.facts import Fact, Facts, facts_of, read_facts, script_of
 from cluster.parallel import on_all
 from cluster.plan import Member, Plan
 
-TIMEOUT = 120.0
+TIMEOUT = 300.0  # each fact has a limit of its own, see facts.script_of
 
 
 def gather(plan: Plan, connections: Mapping[str, Connection]) -> dict[str, Facts]:
@@ -21,17 +21,19 @@ def gather(plan: Plan, connections: Mapping[str, Connection]) -> dict[str, Facts
     return facts
 
 
+FactsOf = Callable[[Plan, Member], tuple[Fact, ...]]
+
+
 def gather_tolerantly(
-    plan: Plan, connections: Mapping[str, Connection]
+    plan: Plan, connections: Mapping[str, Connection], which: FactsOf = facts_of
 ) -> tuple[dict[str, Facts], dict[str, str]]:
     """({node name: Facts}, {node name: why its line broke}), in order of node rank."""
     members = [member for member in plan.members if member.name in connections]
-    answers = on_all({m.name: m for m in members}, lambda m: _ask(plan, m, connections[m.name]))
+    answers = on_all({m.name: m for m in members}, lambda m: _ask(which(plan, m), connections[m.name]))
     lost = {name: str(answer) for name, answer in answers.items() if isinstance(answer, ConnectionLost)}
     return {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}, lost
 
 
-def _ask(plan: Plan, member: Member, connection: Connection) -> Facts:
-    facts = facts_of(plan, member)
+def _ask(facts: tuple[Fact, ...], connection: Connection) -> Facts:
     result = connection.run(("sh", "-s"), stdin=script_of(facts), timeout=TIMEOUT)
     return read_facts(facts, result.stdout)

@@ -31,6 +31,7 @@ class Health:
     nodes: tuple[NodeHealth, ...]
     ready: bool
     missing: tuple[str, ...]
+    last_words: str = ""
 
     @property
     def nodes_alive(self) -> int:
@@ -48,7 +49,7 @@ def health(plan: Plan, facts: Mapping[str, Facts], unreachable: Mapping[str, str
     nodes = tuple(_node(plan, member, facts.get(member.name), ray_nodes) for member in plan.members)
     answered = head.answer is not None and head.answer.text is not None
     missing = tuple(_missing(plan, facts, nodes, unreachable))
-    return Health(_state(facts, nodes, answered, head), nodes, answered, missing)
+    return Health(_state(facts, nodes, answered, head), nodes, answered, missing, head.last_words)
 
 
 def _state(facts: Mapping[str, Facts], nodes: tuple[NodeHealth, ...], answered: bool, head: Facts) -> State:
@@ -69,8 +70,11 @@ def _node(plan: Plan, member: Member, fact: Facts | None, ray_nodes: tuple[RayNo
     if fact is None:
         return NodeHealth(member, "unreachable", 0, ())
     containers = tuple((c.role, c.state) for c in fact.containers if c.role != "probe")
+    state = _node_state(plan, member, fact, ray_nodes)
     joined = next((int(n.gpus) for n in ray_nodes if n.alive and n.address == member.address), 0)
-    return NodeHealth(member, _node_state(plan, member, fact, ray_nodes), joined, containers)
+    if not plan.uses_ray and state == "joined":
+        joined = member.node.gpus  # with mp its ranks are this container
+    return NodeHealth(member, state, joined, containers)
 
 
 def _node_state(plan: Plan, member: Member, fact: Facts, ray_nodes: tuple[RayNode, ...]) -> str:

@@ -27,9 +27,9 @@ def up(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = ()) -> tuple[P
     """What has to be done, in order, so that the model answers; what is already so is left out."""
     now = _standing(plan, facts, secrets)
     phases = (
+        Phase("Get the image", _get_image(plan, facts)),
         Phase("Remove what is outdated", _remove(plan, now.outdated)),
         Phase("Write start scripts", _write(plan, facts, secrets)),
-        Phase("Get the image", _get_image(plan, facts)),
         Phase("Start Ray head", _start_ray_head(plan, now)),
         Phase("Start Ray workers", _start_ray_workers(plan, now)),
         Phase("Wait for every node and GPU to join", _join(plan, now)),
@@ -83,8 +83,8 @@ def _standing(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Stand
             name: tuple(
                 container
                 for container in fact.containers
-                if name
-                not in (ray if container.role == "ray" else serving if container.role == "serve" else ())
+                if (container.role == "ray" and name not in ray)
+                or (container.role == "serve" and name not in serving)
             )
             for name, fact in facts.items()
         },
@@ -95,14 +95,7 @@ def _ray_that_stands(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -
     """Workers stand only under a head that stands; each by its digest and by being alive in Ray."""
     alive = facts[plan.head.name].ray_nodes
     for member in plan.members:
-        container = facts[member.name].container("ray")
-        same = container is not None and container.digest == digests(plan, member).ray
-        stands = (
-            same
-            and container is not None
-            and container.running
-            and _same_secrets(facts[member.name], secrets)
-        )
+        stands = _runs(facts[member.name], "ray", digests(plan, member).ray, secrets)
         if stands and alive is not None and why_not_joined(plan, member, alive) is None:
             yield member.name
         elif member.role == "head":
@@ -111,14 +104,22 @@ def _ray_that_stands(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -
 
 def _vllm_that_stands(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Iterable[str]:
     for member in plan.servers:
-        container = facts[member.name].container("serve")
-        if container is None or not container.running or container.digest != digests(plan, member).serve:
-            continue
-        if _same_secrets(facts[member.name], secrets):
+        if _runs(facts[member.name], "serve", digests(plan, member).serve, secrets):
             yield member.name
 
 
+def _runs(facts: Facts, role: str, digest: str, secrets: Secrets) -> bool:
+    """Whether a container runs as this inventory would start it today."""
+    container = facts.container(role)
+    if container is None or not container.running or container.digest != digest:
+        return False
+    rebuilt = facts.image_id is not None and container.image not in ("", facts.image_id)
+    return not rebuilt and _same_secrets(facts, secrets)
+
+
 def _same_secrets(facts: Facts, secrets: Secrets) -> bool:
+    if not facts.files:
+        return True  # another operator started it, from a home folder of their own
     return facts.files.get(SECRETS) == (_sha256(secrets_file(secrets)) if secrets else None)
 
 
@@ -134,9 +135,9 @@ def _write(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> tuple[Pu
         if secrets:
             wanted.append((SECRETS, secrets_file(secrets), 0o600))
         elif SECRETS in there:
-            steps.append(Run(member.name, ("rm", "-f", f"{plan.folder}/{SECRETS}")))
+            steps.append(Run(member.name, ("rm", "-f", f"{member.folder}/{SECRETS}")))
         steps += [
-            Put(member.name, f"{plan.folder}/{path}", content, mode)
+            Put(member.name, f"{member.folder}/{path}", content, mode)
             for path, content, mode in wanted
             if there.get(path) != _sha256(content)
         ]
@@ -153,30 +154,20 @@ def _get_image(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Run, ...]:
             continue
         steps.append(Run(member.name, docker.pull(runtime.engine, runtime.image), PULL_TIMEOUT))
         if plan.uses_ray:
-            steps.append(Run(member.name, _import_ray(plan, member), START_TIMEOUT))
+            steps.append(Run(member.name, docker.probe(plan, member, "import ray, vllm"), START_TIMEOUT))
     return tuple(steps)
-
-
-def _import_ray(plan: Plan, member: Member) -> Argv:
-    """Fails with Python's own words where a freshly pulled image has no ray."""
-    return (
-        *(plan.runtime.engine, "run", "--rm", "--network", "none", "--entrypoint", "python3"),
-        *("--label", f"{docker.LABEL}cluster={plan.cluster}", "--label", f"{docker.LABEL}role=probe"),
-        *docker.mounts(member),
-        *(plan.runtime.image or "", "-c", "import ray, vllm"),
-    )
 
 
 def _start_ray_head(plan: Plan, now: Standing) -> tuple[Run | Wait, ...]:
     if not plan.uses_ray or plan.head.name in now.ray:
         return ()
-    return (_start(plan, plan.head, "ray"), _wait_joined(plan, plan.head))
+    return (_start(plan.head, "ray"), _wait_joined(plan, plan.head))
 
 
 def _start_ray_workers(plan: Plan, now: Standing) -> tuple[Run, ...]:
     if not plan.uses_ray:
         return ()
-    return tuple(_start(plan, member, "ray") for member in plan.workers if member.name not in now.ray)
+    return tuple(_start(member, "ray") for member in plan.workers if member.name not in now.ray)
 
 
 def _join(plan: Plan, now: Standing) -> tuple[Wait, ...]:
@@ -187,7 +178,7 @@ def _join(plan: Plan, now: Standing) -> tuple[Wait, ...]:
 
 
 def _start_vllm(plan: Plan, now: Standing) -> tuple[Run, ...]:
-    return tuple(_start(plan, member, "serve") for member in plan.servers if member.name not in now.serving)
+    return tuple(_start(member, "serve") for member in plan.servers if member.name not in now.serving)
 
 
 def _ready(plan: Plan, now: Standing) -> tuple[Wait, ...]:
@@ -196,12 +187,12 @@ def _ready(plan: Plan, now: Standing) -> tuple[Wait, ...]:
     return (
         Wait(
             plan.head.name,
-            script(plan, "ready"),
+            script(plan.head, "ready"),
             pending=why_not_ready,
             failed=lambda result: _in_vain(plan, result),
             timeout=plan.serve.ready_timeout,
             longest_poll=READY_POLL,
-            evidence=script(plan, "logs", "serve", "--tail", LAST_LINES),
+            evidence=script(plan.head, "logs", "serve", "--tail", LAST_LINES),
         ),
     )
 
@@ -213,11 +204,11 @@ def _wait_joined(plan: Plan, member: Member) -> Wait:
 
     return Wait(
         member.name,
-        script(plan, "nodes"),
+        script(member, "nodes"),
         pending=pending,
         failed=_dead,
         timeout=plan.ray.join_timeout,
-        evidence=script(plan, "logs", "ray", "--tail", LAST_LINES),
+        evidence=script(member, "logs", "ray", "--tail", LAST_LINES),
     )
 
 
@@ -240,19 +231,19 @@ def _in_vain(plan: Plan, result: Result) -> str | None:
     return "; ".join([*([dead] if dead else []), *gone]) or None
 
 
-def _start(plan: Plan, member: Member, role: str) -> Run:
+def _start(member: Member, role: str) -> Run:
     return Run(
         member.name,
-        script(plan, role),
+        script(member, role),
         START_TIMEOUT,
-        evidence=script(plan, "logs", role, "--tail", LAST_LINES),
+        evidence=script(member, "logs", role, "--tail", LAST_LINES),
         starts="Ray" if role == "ray" else "vLLM",
     )
 
 
-def script(plan: Plan, *words: str) -> Argv:
+def script(member: Member, *words: str) -> Argv:
     """The node's own run_cluster.sh: the one way in which anything is started or asked."""
-    return ("sh", f"{plan.folder}/run_cluster.sh", *words)
+    return ("sh", f"{member.folder}/run_cluster.sh", *words)
 
 
 # --- taking down ----------------------------------------------------------------------------------
@@ -269,7 +260,7 @@ def _remove(plan: Plan, containers: Mapping[str, tuple[Container, ...]]) -> tupl
         ordered = sorted(found, key=lambda container: container.role != "serve")
         for container in ordered:
             if plan.runtime.engine == "process":
-                steps.append(Run(name, script(plan, "down", container.name)))
+                steps.append(Run(name, script(plan.member(name), "down", container.name)))
                 continue
             if container.running:
                 steps.append(Run(name, docker.stop(plan.runtime.engine, (container.id,))))
@@ -280,16 +271,20 @@ def _remove(plan: Plan, containers: Mapping[str, tuple[Container, ...]]) -> tupl
 def _down_processes(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Phase, ...]:
     there = [name for name, fact in facts.items() if fact.files or fact.containers]
     phases = (
-        Phase("Stop vLLM and Ray", tuple(Run(name, script(plan, "down")) for name in there)),
+        Phase("Stop vLLM and Ray", tuple(Run(name, script(plan.member(name), "down")) for name in there)),
         Phase("Remove files", _remove_files(plan, facts)),
     )
     return tuple(phase for phase in phases if phase.steps)
 
 
 def _remove_files(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Run, ...]:
-    folder = shlex.quote(plan.folder)
-    command = f"rm -rf {folder} && rmdir --ignore-fail-on-non-empty .clusterctl"
-    return tuple(Run(name, ("sh", "-c", command)) for name, fact in facts.items() if fact.files)
+    return tuple(Run(name, _remove_folder(plan.member(name))) for name, fact in facts.items() if fact.files)
+
+
+def _remove_folder(member: Member) -> Argv:
+    """The member's folder, and the two around it where nothing else is in them."""
+    folder, cluster = shlex.quote(member.folder), shlex.quote(f".clusterctl/{member.cluster}")
+    return ("sh", "-c", f"rm -rf {folder} && rmdir --ignore-fail-on-non-empty {cluster} .clusterctl")
 
 
 def _sha256(text: str) -> str:

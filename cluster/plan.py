@@ -22,6 +22,7 @@ class Member:
     """One node's part. `interface` None: the script on the node finds the one that carries `address`."""
 
     node: Node
+    cluster: str
     node_rank: int
     address: str
     interface: str | None
@@ -32,6 +33,11 @@ class Member:
     @property
     def name(self) -> str:
         return self.node.name
+
+    @property
+    def folder(self) -> str:
+        """Its folder, relative to the home folder; of its own, for homes that all nodes share over NFS."""
+        return f".clusterctl/{self.cluster}/{self.name}"
 
     @property
     def role(self) -> Role:
@@ -65,6 +71,10 @@ class Plan:
     def head(self) -> Member:
         return self.members[0]
 
+    def member(self, name: str) -> Member:
+        """The member on a node."""
+        return next(member for member in self.members if member.name == name)
+
     @property
     def workers(self) -> tuple[Member, ...]:
         return self.members[1:]
@@ -78,10 +88,6 @@ class Plan:
     @property
     def world_size(self) -> int:
         return self.tensor_parallel_size * self.pipeline_parallel_size
-
-    @property
-    def gpus(self) -> int:
-        return sum(member.node.gpus for member in self.members)
 
     @property
     def uses_ray(self) -> bool:
@@ -106,11 +112,6 @@ class Plan:
         """Where a client finds the OpenAI-compatible API, without the `/v1`."""
         listening_everywhere = self.serve.host in ("0.0.0.0", "::")
         return f"http://{self.head.address if listening_everywhere else self.serve.host}:{self.serve.port}"
-
-    @property
-    def folder(self) -> str:
-        """The cluster's folder on a node, relative to the home folder."""
-        return f".clusterctl/{self.cluster}"
 
     @property
     def ray_container(self) -> str:
@@ -156,6 +157,7 @@ def _member(inventory: Inventory, node: Node, rank: int, address: str, ray_addre
         interface = "lo"
     return Member(
         node=node,
+        cluster=inventory.cluster,
         node_rank=rank,
         address=address,
         interface=None if interface == "auto" else interface,

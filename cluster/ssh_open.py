@@ -132,18 +132,44 @@ def _authenticated(target: Target, sock: Any) -> paramiko.SSHClient:
 def _trust(client: paramiko.SSHClient, target: Target) -> None:
     import paramiko
 
-    files = [Path(file).expanduser() for file in target.known_hosts]
-    for file in files:
-        with contextlib.suppress(OSError):
-            client.load_system_host_keys(str(file))
-    if target.accept_new:
-        with contextlib.suppress(OSError):
-            files[0].parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            files[0].touch(mode=0o600)
-        client.load_host_keys(str(files[0]))
-        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-    else:
+    for file in target.known_hosts:
+        _load_known_hosts(client, Path(file).expanduser())
+    if not target.accept_new:
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        return
+
+    class AcceptNew(paramiko.MissingHostKeyPolicy):
+        def missing_host_key(self, _: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+            _append_known_host(Path(target.known_hosts[0]).expanduser(), hostname, key)
+
+    client.set_missing_host_key_policy(AcceptNew())
+
+
+def _load_known_hosts(client: paramiko.SSHClient, file: Path) -> None:
+    """Line by line: paramiko's own loader gives up at the first `@cert-authority`, which it cannot use."""
+    from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for number, line in enumerate(lines, 1):
+        with contextlib.suppress(InvalidHostKey, ValueError):
+            entry = HostKeyEntry.from_line(line.strip(), number) if not line.startswith(("#", "@")) else None
+            if entry is not None and entry.key is not None:
+                for name in entry.hostnames or ():
+                    client.get_host_keys().add(name, entry.key.get_name(), entry.key)
+
+
+_appending = threading.Lock()
+
+
+def _append_known_host(file: Path, hostname: str, key: paramiko.PKey) -> None:
+    """One line at the end, as ssh(1) does it: what else stands in the file is the user's."""
+    with _appending:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with file.open("a") as known:
+            known.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
 
 
 @contextlib.contextmanager

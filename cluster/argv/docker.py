@@ -45,7 +45,8 @@ def serve_options(plan: Plan, member: Member) -> Argv:
 
 
 def _identity(plan: Plan, member: Member, role: str) -> Argv:
-    labels = (("cluster", plan.cluster), ("node", member.name), ("role", role))
+    port = plan.ray.port if role == "ray" else plan.serve.port
+    labels = (("cluster", plan.cluster), ("node", member.name), ("role", role), ("port", str(port)))
     return (
         "--detach",
         *("--name", plan.ray_container if role == "ray" else plan.serve_container),
@@ -66,8 +67,23 @@ def _own_container(plan: Plan, member: Member) -> Argv:
 
 
 def mounts(member: Member) -> Argv:
-    """The user's mounts."""
-    return tuple(word for mount in member.mounts for word in ("--volume", mount))
+    """The user's mounts. Unlike --volume, --mount refuses a source that is not there, and makes none."""
+    return tuple(word for mount in member.mounts for word in ("--mount", _bind(mount)))
+
+
+def _bind(mount: str) -> str:
+    source, target, *mode = mount.split(":")
+    return f"type=bind,source={source},target={target}{',readonly' if mode == ['ro'] else ''}"
+
+
+def probe(plan: Plan, member: Member, program: str) -> Argv:
+    """Run a Python program in a container of the image that is gone when it ends."""
+    return (
+        *(plan.runtime.engine, "run", "--rm", "--network", "none", "--entrypoint", "python3"),
+        *("--label", f"{LABEL}cluster={plan.cluster}", "--label", f"{LABEL}role=probe"),
+        *mounts(member),
+        *(plan.runtime.image or "", "-c", program),
+    )
 
 
 def _gpus(plan: Plan) -> Argv:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster import console, fleet, phases
 from cluster.apply import apply
 from cluster.errors import EXIT_DONE, EXIT_NO, EXIT_USAGE, PhaseError
+from cluster.facts import what_is_ours
 from cluster.gather import gather_tolerantly
 from cluster.inventory import load
 from cluster.plan import Plan, make_plan
@@ -27,11 +28,12 @@ def down(file: Path, yes: bool, as_json: bool) -> int:
         if not console.confirm(f"Stop {plan.served_name} on {', '.join(m.name for m in plan.members)}?"):
             return EXIT_NO
     with fleet.connect(inventory, tolerant=True) as lines:
-        facts, lost = gather_tolerantly(plan, lines.connections)
-        todo = phases.down(plan, facts)
+        facts, lost = gather_tolerantly(plan, lines.connections, what_is_ours)
+        silent = {name: fact.engine_error for name, fact in facts.items() if fact.engine_error}
+        todo = phases.down(plan, {name: fact for name, fact in facts.items() if name not in silent})
         with reporter(as_json) as report:
             apply(todo, lines.connections, len(plan.members), report, "Run `clusterctl down` again.")
-    unreachable = {**lines.unreachable, **lost}
+    unreachable = {**lines.unreachable, **lost, **silent}
     if unreachable:
         raise PhaseError("Take down", unreachable, len(plan.members), REMEDY)
     _done(plan, bool(todo), as_json)

@@ -20,8 +20,10 @@ def execute(file: Path, argv: Argv, nodes: tuple[str, ...], as_json: bool) -> in
     plan = make_plan(inventory)
     members = chosen(plan, nodes)
     with fleet.connect(inventory.model_copy(update={"nodes": tuple(m.node for m in members)})) as lines:
-        command = script(plan, "exec", *argv)
-        answers = on_all(lines.connections, lambda line: line.run(command, timeout=None))
+        answers = on_all(
+            {member.name: member for member in members},
+            lambda m: lines.connections[m.name].run(script(m, "exec", *argv), timeout=None),
+        )
     codes = [_show(name, answer, as_json) for name, answer in answers.items()]
     return EXIT_DONE if not any(codes) else EXIT_NO
 

@@ -10,13 +10,20 @@ from pathlib import Path
 from cluster import console, fleet, log_lines
 from cluster.commands.choose import chosen
 from cluster.connection import Connection
-from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, ClusterctlError, ConnectionLost
+from cluster.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    ClusterctlError,
+    ConnectError,
+    ConnectionLost,
+)
 from cluster.inventory import load
 from cluster.log_lines import LogLine, merge, read_lines
 from cluster.parallel import on_all
 from cluster.phases import script
 from cluster.plan import Member, Plan, make_plan
-from cluster.steps import Argv
+from cluster.steps import Argv, Result
 
 
 @dataclass(frozen=True)
@@ -41,16 +48,18 @@ def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as
     options = (*_since(plan, since), *(("--follow",) if follow else ()))
     found = [source for member in members for source in _sources(plan, member, options)]
     sources = {f"{source.node} {source.role}": source for source in found}
-    with fleet.connect(inventory.model_copy(update={"nodes": tuple(m.node for m in members)})) as lines:
-        show = _printer(as_json)
-        if not follow:
-            _collect(sources, lines.connections, show)
-            return EXIT_DONE
+    wanted = inventory.model_copy(update={"nodes": tuple(member.node for member in members)})
+    with fleet.connect(wanted, tolerant=True) as lines:
+        there = {key: source for key, source in sources.items() if source.node in lines.connections}
+        lost = dict(lines.unreachable)
+        act = _follow if follow else _collect
         try:
-            _follow(sources, lines.connections, show)
-        except KeyboardInterrupt:  # how one ends it, and no error
+            lost |= act(there, lines.connections, _printer(as_json))
+        except KeyboardInterrupt:  # how one ends --follow, and no error
             return EXIT_INTERRUPTED
-    return EXIT_DONE
+    for name, reason in lost.items():
+        console.complain(f"{name}: {reason}")
+    return ConnectError.exit_code if lost else EXIT_DONE
 
 
 def _since(plan: Plan, text: str | None) -> Argv:
@@ -71,9 +80,9 @@ class SinceError(ClusterctlError):
 
 def _sources(plan: Plan, member: Member, options: Argv) -> Iterator[Source]:
     if plan.uses_ray:
-        yield Source(member.name, "ray", script(plan, "logs", "ray", *options))
+        yield Source(member.name, "ray", script(member, "logs", "ray", *options))
     if member in plan.servers:
-        yield Source(member.name, "serve", script(plan, "logs", "serve", *options))
+        yield Source(member.name, "serve", script(member, "logs", "serve", *options))
 
 
 def _printer(as_json: bool) -> Show:
@@ -89,24 +98,37 @@ def _printer(as_json: bool) -> Show:
     return show
 
 
-def _collect(sources: Sources, connections: Connections, show: Show) -> None:
-    answers = on_all(sources, lambda source: connections[source.node].run(source.argv, timeout=None).stdout)
-    show_lines = merge(
-        read_lines(sources[key].node, sources[key].role, str(answer).splitlines())
-        for key, answer in answers.items()
-    )
-    for line in show_lines:
+def _collect(sources: Sources, connections: Connections, show: Show) -> dict[str, str]:
+    """Print all lines in time order; {node: why} for what could not be read."""
+    answers = on_all(sources, lambda source: connections[source.node].run(source.argv, timeout=None))
+    for line in merge(_lines(sources[key], answer) for key, answer in answers.items()):
         show(line)
+    return _lost(sources, answers)
 
 
-def _follow(sources: Sources, connections: Connections, show: Show) -> None:
-    def stream(source: Source) -> None:
+def _lines(source: Source, answer: Result | ConnectionLost) -> Iterator[LogLine]:
+    """None of a container that is not there, nor of a node that was lost."""
+    if isinstance(answer, Result) and answer.exit_code == 0:
+        yield from read_lines(source.node, source.role, answer.stdout.splitlines())
+
+
+def _follow(sources: Sources, connections: Connections, show: Show) -> dict[str, str]:
+    """Print lines as they come, until all logs end."""
+
+    def stream(source: Source) -> Result:
         def on_line(text: str) -> None:
             for line in read_lines(source.node, source.role, (text,)):
                 show(line)
 
-        connections[source.node].run(source.argv, timeout=None, on_line=on_line)
+        return connections[source.node].run(source.argv, timeout=None, on_line=on_line)
 
-    for key, answer in on_all(sources, stream).items():
-        if isinstance(answer, ConnectionLost):
-            console.complain(f"{sources[key].node}: {answer}")
+    return _lost(sources, on_all(sources, stream))
+
+
+def _lost(sources: Sources, answers: Mapping[str, Result | ConnectionLost]) -> dict[str, str]:
+    """{node: why} for lines that broke."""
+    return {
+        sources[key].node: str(answer)
+        for key, answer in answers.items()
+        if isinstance(answer, ConnectionLost)
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import console, fleet
-from cluster.errors import EXIT_DONE, EXIT_NO, ConnectError
+from cluster.errors import EXIT_DONE, EXIT_NO, ConnectError, indent
 from cluster.gather import gather_tolerantly
 from cluster.health import Health, NodeHealth, health
 from cluster.inventory import load
@@ -45,7 +45,7 @@ def to_json(plan: Plan, found: Health) -> dict[str, Any]:
         "cluster": plan.cluster,
         "state": found.state,
         "nodes": [_node_json(node) for node in found.nodes],
-        "ray": {"nodes_alive": found.nodes_alive, "gpus_total": found.gpus_total} if plan.uses_ray else None,
+        "ray": {"nodes_alive": found.nodes_alive, "gpus_total": found.gpus_total},
         "serve": {
             "url": plan.url,
             "model": plan.served_name,
@@ -54,6 +54,7 @@ def to_json(plan: Plan, found: Health) -> dict[str, Any]:
             "pipeline_parallel_size": plan.pipeline_parallel_size,
         },
         "missing": list(found.missing),
+        "last_words": found.last_words,
     }
 
 
@@ -75,15 +76,17 @@ def _show(plan: Plan, found: Health) -> None:
     console.say("")
     console.table(
         ("node", "address", "role", "rank", "state", "GPUs", "containers"),
-        [_row(node, plan.uses_ray) for node in found.nodes],
+        [_row(node) for node in found.nodes],
         STYLES,
     )
     for sentence in found.missing:
         console.say(f"! {sentence}")
+    if found.last_words:
+        console.say(f"\nThe server's last words (all of them: clusterctl logs):\n{indent(found.last_words)}")
 
 
-def _row(node: NodeHealth, uses_ray: bool) -> tuple[str, ...]:
-    gpus = f"{node.gpus_joined}/{node.member.node.gpus}" if uses_ray else str(node.member.node.gpus)
+def _row(node: NodeHealth) -> tuple[str, ...]:
+    gpus = f"{node.gpus_joined}/{node.member.node.gpus}"
     containers = ", ".join(f"{role} {state}" for role, state in node.containers) or "none"
     member = node.member
     return (member.name, member.address, member.role, str(member.node_rank), node.state, gpus, containers)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
-from cluster.facts import engine, node, service
+from cluster.facts import containers, node, processes
 from cluster.facts.types import Answer, Container, Fact, Facts, RayNode, Versions
 from cluster.plan import Member, Plan
 from cluster.steps import Result
@@ -26,43 +27,47 @@ __all__ = [
     "facts_of",
     "read_facts",
     "script_of",
+    "what_is_ours",
 ]
 
+LONGEST = 30
 BEGIN, END = "=== clusterctl fact ", "=== clusterctl exit "
 
 
 def facts_of(plan: Plan, member: Member) -> tuple[Fact, ...]:
     """The facts that matter to a member of a plan."""
-    script = f'sh "$HOME"/{shlex.quote(plan.folder)}/run_cluster.sh'
     return (
-        *(
-            engine.process_facts(plan)
-            if plan.runtime.engine == "process"
-            else engine.container_facts(plan, member)
-        ),
+        *what_is_ours(plan, member),
+        *_engine(plan).can(plan, member),
         Fact("gpus", "nvidia-smi --query-gpu=name --format=csv,noheader", node.parse_gpus),
         Fact("hcas", "ls /sys/class/infiniband", node.parse_hcas),
         Fact("interfaces", "ip -o -4 addr show", node.parse_interfaces),
         Fact("listening", "cat /proc/net/tcp /proc/net/tcp6", node.parse_listening),
-        Fact(
-            "files",
-            f'cd "$HOME"/{shlex.quote(plan.folder)} && '
-            "find . -type f ! -path './processes/*' -exec sha256sum {} +",
-            node.parse_files,
-        ),
-        *((Fact("ray_nodes", f"{script} nodes", service.parse_ray_nodes),) if plan.uses_ray else ()),
-        *(
-            (Fact("answer", f"{script} ask --timeout 20", service.parse_answer),)
-            if member.role == "head"
-            else ()
-        ),
+        *_engine(plan).serves(plan, member),
     )
 
 
+def what_is_ours(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """The facts that taking down needs, and no more: what a broken driver cannot hold up."""
+    files = "find . -type f ! -path './processes/*' -exec sha256sum {} +"
+    return (
+        *_engine(plan).has(plan, member),
+        Fact("files", f'cd "$HOME"/{shlex.quote(member.folder)} && {files}', node.parse_files),
+    )
+
+
+def _engine(plan: Plan) -> ModuleType:
+    return processes if plan.runtime.engine == "process" else containers
+
+
 def script_of(facts: tuple[Fact, ...]) -> str:
-    """One sh script that runs all commands and marks where each begins and how it ended."""
+    """One sh script that runs all commands and marks where each begins and how it ended.
+
+    A command that hangs (a wedged driver, a frozen engine) ends after LONGEST seconds; the others go on.
+    """
     sections = [
-        f"printf '\\n%s\\n' {shlex.quote(BEGIN + fact.name)}\n( {fact.command} ) </dev/null 2>&1\n"
+        f"printf '\\n%s\\n' {shlex.quote(BEGIN + fact.name)}\n"
+        f"timeout {LONGEST} sh -c {shlex.quote(fact.command)} </dev/null 2>&1\n"
         f"printf '\\n%s%s\\n' {shlex.quote(END)} $?"
         for fact in facts
     ]

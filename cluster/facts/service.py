@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.facts.text import json_objects, number
 from cluster.facts.types import Answer, RayNode
+from cluster.log_lines import excerpt
 from cluster.steps import Result
 
 
@@ -36,3 +37,8 @@ def parse_answer(result: Result) -> dict[str, Any]:
         if isinstance(content.get("answer"), str):
             return {"answer": Answer(content["answer"], number(content.get("seconds")))}
     return {"answer": Answer(None, reason=result.reason)}
+
+
+def parse_last_words(result: Result) -> dict[str, Any]:
+    """What is worth reading of the log of a server that is not running."""
+    return {"last_words": excerpt(result.stdout)} if result.exit_code == 0 else {}

@@ -19,6 +19,8 @@ class Container:
     node: str
     digest: str
     running: bool
+    image: str = ""
+    port: str = ""
     exit_code: int = 0
     oom_killed: bool = False
     started_at: str = ""
@@ -78,6 +80,7 @@ class Facts:
     ray_nodes: tuple[RayNode, ...] | None = None
     ray_error: str = ""
     answer: Answer | None = None
+    last_words: str = ""
 
     def container(self, role: str) -> Container | None:
         """The container of a role, a running one first."""

@@ -14,7 +14,10 @@ from cluster.inventory.vllm_flags import why_not
 Path = tuple[str | int, ...]
 Finding = tuple[Path, str]
 
-SECRET_NAME = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY)$")
+SECRET_NAME = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS|API_KEY|ACCESS_KEY)$", re.IGNORECASE
+)
+ENGINE_OPTION = re.compile(r"^(-e|--env|--env-file|-l|--label|--label-file)\b")
 FROM_THE_PLAN = {
     "VLLM_HOST_IP": "it is the node's address",
     "RAY_ADDRESS": "it is the head's address and ray.port",
@@ -72,6 +75,13 @@ def _runtime(inventory: Inventory) -> Iterator[Finding]:
                 yield ("runtime", key), "the engine 'process' has no containers; leave this out"
     elif runtime.image is None:
         yield ("runtime", "image"), f"the engine {runtime.engine!r} needs an image with vLLM and Ray"
+    for index, argument in enumerate(runtime.extra_args):
+        if ENGINE_OPTION.match(argument):
+            yield ("runtime", "extra_args", index), "use env or secrets; labels are clusterctl's own"
+    if runtime.engine == "process":
+        for index, node in enumerate(inventory.nodes):
+            if node.mounts:
+                yield ("nodes", index, "mounts"), "the engine 'process' has no containers; leave this out"
     if runtime.venv is not None and runtime.engine != "process":
         yield ("runtime", "venv"), "only the engine 'process' uses it"
     if inventory.serve.executor_backend == "mp" and runtime.device == "cpu" and len(inventory.nodes) > 1:
@@ -153,6 +163,8 @@ def _parallel_sizes(inventory: Inventory) -> Iterator[Finding]:
     data = inventory.serve.args.get("data_parallel_size", inventory.serve.args.get("data-parallel-size", 1))
     data = data if isinstance(data, int) and not isinstance(data, bool) else 1
     tensor, pipeline = parallel_sizes(inventory)
+    if serve.executor_backend == "mp" and len(set(gpus)) > 1:
+        yield ("serve", "executor_backend"), "'mp' needs nodes with equal numbers of GPUs"
     if tensor * pipeline * data != sum(gpus):
         product = f"{tensor} × {pipeline}" + (f" × {data} (data_parallel_size)" if data != 1 else "")
         key = "tensor_parallel_size" if serve.tensor_parallel_size else "pipeline_parallel_size"

@@ -78,7 +78,7 @@ Image = Annotated[
 ]
 Size = Annotated[StrictStr, _matching(r"\d+(\.\d+)?[bkmgBKMG]?", "a size such as 16g")]
 Mount = Annotated[
-    StrictStr, _matching(r"/[^:\0\n\r]*:/[^:\0\n\r]*(:(ro|rw))?", "'/on/the/node:/in/the/container[:ro]'")
+    StrictStr, _matching(r"/[^:,\0\n\r]*:/[^:,\0\n\r]*(:(ro|rw))?", "'/on/the/node:/in/the/container[:ro]'")
 ]
 FlagName = Annotated[
     StrictStr, _matching(r"[A-Za-z][A-Za-z0-9_.-]*", "the name of a vLLM flag, without dashes before it")

@@ -59,6 +59,10 @@ OURS: dict[str, str] = {
     "master-addr": "it is the head's address",
     "headless": "it follows from serve.executor_backend",
     "api-key": "a key does not belong on a command line: secrets: {VLLM_API_KEY: {env: VLLM_API_KEY}}",
+    "uds": "clients and clusterctl itself come over TCP; leave it out",
+    "config": "write its keys into serve.args",
+    "ssl-certfile": "it asks over http; put TLS into a proxy before it",
+    "ssl-keyfile": "it asks over http; put TLS into a proxy before it",
     "hf-token": "a token does not belong on a command line: secrets: {HF_TOKEN: {env: HF_TOKEN}}",
 }
 

@@ -47,7 +47,7 @@ class FakeNode:
 
     def put(self, path: str, content: str, mode: int) -> None:
         self.steps.append(f"{self.name}  write {path} (mode {mode:04o}, {len(content.encode())} bytes)")
-        self.files[path.removeprefix(".clusterctl/demo/")] = content
+        self.files[path.removeprefix(f".clusterctl/demo/{self.name}/")] = content
 
     def close(self) -> None:
         self.fleet.closed.append(self.name)

@@ -43,7 +43,10 @@ def test_logs_of_one_node_since_a_time_in_json(clusterctl: Clusterctl, logging_f
     assert outcome.events == [
         {"time": "2026-11-21T05:00:03.000000000", "node": "gpu-02", "role": "ray", "text": "worker starts"}
     ]
-    assert logging_fleet.steps() == {"gpu-01": [], "gpu-02": [f"gpu-02  {RUN} logs ray --since 600s"]}
+    assert logging_fleet.steps() == {
+        "gpu-01": [],
+        "gpu-02": ["gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh logs ray --since 600s"],
+    }
 
 
 def test_exec_everywhere(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
@@ -51,7 +54,9 @@ def test_exec_everywhere(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
     assert outcome == Outcome(
         0, "gpu-01  gpu-01 ls -la 'a b; $(id)'\ngpu-02  gpu-02 ls -la 'a b; $(id)'\n", ""
     )
-    assert fleet.steps()["gpu-02"] == [f"gpu-02  {RUN} exec ls -la 'a b; $(id)'"]
+    assert fleet.steps()["gpu-02"] == [
+        "gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh exec ls -la 'a b; $(id)'"
+    ]
 
 
 def test_exec_on_one_node(clusterctl: Clusterctl, fleet: FakeFleet) -> None:

@@ -146,7 +146,7 @@ def test_a_docker_run_that_fails(clusterctl: Clusterctl, fleet: FakeFleet) -> No
     assert outcome.code == 7
     assert outcome.err.splitlines() == [
         "error: Start Ray workers failed on 1 of 2 nodes",
-        f"  gpu-02  {RUN} ray exited 125: {said.strip()}",
+        f"  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh ray exited 125: {said.strip()}",
         f"      --- {RUN} logs ray --tail 400",
         "      last words of Ray",
         "  Mend it and run `clusterctl up` again: it continues from here; or `clusterctl down`.",

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.facts import Facts, engine, node, service
+from cluster.facts import Facts, containers, node, processes, service, versions
 from cluster.steps import Result
 
 CASES = sorted((Path(__file__).parent / "facts").glob("*.yaml"))
 
 
 def parser(name: str) -> Callable[[Result], dict[str, Any]]:
-    return next(getattr(module, name) for module in (engine, node, service) if hasattr(module, name))
+    return next(getattr(module, name) for module in (containers, processes, versions, node, service) if hasattr(module, name))
 
 
 def plain(value: Any) -> Any:

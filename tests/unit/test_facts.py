@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import PROCESS, plan
 
-from cluster.facts import Fact, Facts, engine, facts_of, node, read_facts, script_of, service
+from cluster.facts import Fact, Facts, containers, facts_of, node, processes, read_facts, script_of, service, versions
 from cluster.health import health
 from cluster.plan import Plan
 from cluster.steps import Result
@@ -75,7 +75,7 @@ def test_which_facts_are_asked_of_whom() -> None:
         return [fact.name for fact in facts_of(plan, plan.members[rank])]
 
     common = ["gpus", "hcas", "interfaces", "listening", "files"]
-    containers = ["engine", "containers", "image", "versions"]
+    of_containers = ["engine", "containers", "image", "versions"]
     assert names(plan(), 0) == [*containers, *common, "ray_nodes", "answer"]
     assert names(plan(), 1) == [*containers, *common, "ray_nodes"]
     assert names(plan({"serve.executor_backend": "mp"}), 1) == [*containers, *common]
@@ -85,8 +85,8 @@ def test_which_facts_are_asked_of_whom() -> None:
 # --- whatever a node may answer ---------------------------------------------------------------------
 
 PARSERS = [
-    *(engine.parse_engine, engine.parse_containers, engine.parse_image, engine.parse_versions),
-    *(engine.parse_processes, node.parse_gpus, node.parse_hcas, node.parse_interfaces),
+    *(containers.parse_engine, containers.parse_containers, containers.parse_image, versions.parse_versions),
+    *(processes.parse_processes, node.parse_gpus, node.parse_hcas, node.parse_interfaces),
     *(node.parse_listening, node.parse_files, service.parse_ray_nodes, service.parse_answer),
 ]
 KEYS = st.sampled_from(

@@ -34,14 +34,14 @@ def test_a_fresh_cluster_word_for_word() -> None:
     assert up(plan(), fresh(plan())) == [
         "Write start scripts",
         "Start Ray head",
-        f"  gpu-01  {RUN} ray",
+        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh ray",
         f"  gpu-01  wait up to 120 s for: {RUN} nodes",
         "Start Ray workers",
-        f"  gpu-02  {RUN} ray",
+        "  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh ray",
         "Wait for every node and GPU to join",
         f"  gpu-02  wait up to 120 s for: {RUN} nodes",
         "Start vLLM",
-        f"  gpu-01  {RUN} serve",
+        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {RUN} ready",
     ]
@@ -49,7 +49,10 @@ def test_a_fresh_cluster_word_for_word() -> None:
 
 def test_the_files_that_are_written() -> None:
     written, *_ = phases.up(plan(), fresh(plan()), SECRETS)
-    puts = [(step.node, step.path.removeprefix(".clusterctl/demo/"), step.mode) for step in written.steps]
+    puts = [
+        (step.node, step.path.removeprefix(f".clusterctl/demo/{step.node}/"), step.mode)
+        for step in written.steps
+    ]
     scripts = ["run_cluster.sh", "enter.sh", "ray.sh"]
     assert {path for node, path, mode in puts if node == "gpu-02" and mode == 0o755} == set(scripts)
     assert {path for node, path, mode in puts if node == "gpu-01" and mode == 0o755} == {*scripts, "serve.sh"}
@@ -94,11 +97,11 @@ def test_a_worker_that_died_is_started_again_and_vllm_after_it() -> None:
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         "Start Ray workers",
-        f"  gpu-02  {RUN} ray",
+        "  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh ray",
         "Wait for every node and GPU to join",
         f"  gpu-02  wait up to 120 s for: {RUN} nodes",
         "Start vLLM",
-        f"  gpu-01  {RUN} serve",
+        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {RUN} ready",
     ]
@@ -113,7 +116,7 @@ def test_a_changed_flag_restarts_vllm_alone() -> None:
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "Write start scripts",
         "Start vLLM",
-        f"  gpu-01  {RUN} serve",
+        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {RUN} ready",
     ]
@@ -123,8 +126,8 @@ def test_only_files_that_differ_are_written() -> None:
     after = plan({"serve.args.max_model_len": 8192})
     written = next(p for p in phases.up(after, healthy(plan())) if p.title == "Write start scripts")
     assert [(step.node, step.path) for step in written.steps if isinstance(step, Put)] == [
-        ("gpu-01", ".clusterctl/demo/run_cluster.sh"),
-        ("gpu-01", ".clusterctl/demo/serve.sh"),
+        ("gpu-01", ".clusterctl/demo/gpu-01/run_cluster.sh"),
+        ("gpu-01", ".clusterctl/demo/gpu-01/serve.sh"),
     ]
 
 
@@ -171,7 +174,7 @@ def test_a_server_that_exited_is_started_again() -> None:
         "Remove what is outdated",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "Start vLLM",
-        f"  gpu-01  {RUN} serve",
+        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {RUN} ready",
     ]
@@ -216,8 +219,8 @@ def test_with_mp_every_node_runs_vllm_and_there_is_no_ray() -> None:
     assert up(changed, fresh(changed)) == [
         "Write start scripts",
         "Start vLLM",
-        f"  gpu-01  {RUN} serve",
-        f"  gpu-02  {RUN} serve",
+        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
+        "  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {RUN} ready",
     ]
@@ -233,7 +236,7 @@ def test_with_mp_the_ranks_of_one_server_live_and_die_together() -> None:
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "  gpu-02  docker rm --force --volumes serve-gpu-02",
         "Start vLLM",
-        f"  gpu-01  {RUN} serve",
+        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
     ]
 
 
@@ -338,5 +341,5 @@ def test_down_with_processes() -> None:
 def test_a_secret_that_is_no_longer_in_the_inventory_leaves_the_nodes() -> None:
     before = (("HF_TOKEN", Secret("hf_old")),)
     lines = up(plan(), healthy(plan(), before))
-    assert "  gpu-02  rm -f .clusterctl/demo/secrets.env" in lines
-    assert "  gpu-02  sh .clusterctl/demo/run_cluster.sh ray" in lines
+    assert "  gpu-02  rm -f .clusterctl/demo/gpu-02/secrets.env" in lines
+    assert "  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh ray" in lines

@@ -1,4 +1,4 @@
-"""The README's promises: every command stands in it, its inventory parses, its exit codes are the program's."""
+"""The README's promises: every command stands in it, its inventory parses, its exit codes are right."""
 
 from __future__ import annotations
 

@@ -42,12 +42,13 @@ start_ray() {
     --label clusterctl.cluster=deepseek-v3 \
     --label clusterctl.node=h200-01 \
     --label clusterctl.role=ray \
+    --label clusterctl.port=6379 \
     --network host \
     --entrypoint sh \
     --ipc shareable \
     --volume /tmp \
     --shm-size 16g \
-    --volume /nvme/models:/models:ro \
+    --mount type=bind,source=/nvme/models,target=/models,readonly \
     --gpus all
   prepare
   set -- "$@" --volume "$here:$mounted:ro" --env-file "$here/env" --env CLUSTERCTL_TMP=/tmp/clusterctl
@@ -58,7 +59,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=02aba52a2c896e86 \
+  docker run "$@" --label clusterctl.digest=afafea0f1f4a8d16 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -69,6 +70,7 @@ start_serve() {
     --label clusterctl.cluster=deepseek-v3 \
     --label clusterctl.node=h200-01 \
     --label clusterctl.role=serve \
+    --label clusterctl.port=8000 \
     --network host \
     --entrypoint sh \
     --ipc container:clusterctl-deepseek-v3-ray \
@@ -84,7 +86,7 @@ start_serve() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=754946ede8a45f9d \
+  docker run "$@" --label clusterctl.digest=6544d9e5765a9e2d \
     registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 
@@ -146,6 +148,12 @@ case $verb in
     esac
     [ $# -eq 0 ] || shift
     logs_of "$name" "$@"
+    ;;
+  running)
+    case ${1:-} in
+      ray) running "$ray" ;;
+      *) running "$serve" ;;
+    esac
     ;;
   exec) inside "$ray" "$@" ;;
   down) down "$@" ;;

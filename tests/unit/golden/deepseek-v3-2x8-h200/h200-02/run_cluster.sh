@@ -40,12 +40,13 @@ start_ray() {
     --label clusterctl.cluster=deepseek-v3 \
     --label clusterctl.node=h200-02 \
     --label clusterctl.role=ray \
+    --label clusterctl.port=6379 \
     --network host \
     --entrypoint sh \
     --ipc shareable \
     --volume /tmp \
     --shm-size 16g \
-    --volume /nvme/models:/models:ro \
+    --mount type=bind,source=/nvme/models,target=/models,readonly \
     --gpus all
   prepare
   set -- "$@" --volume "$here:$mounted:ro" --env-file "$here/env" --env CLUSTERCTL_TMP=/tmp/clusterctl
@@ -56,7 +57,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=8de5d136a771d77d \
+  docker run "$@" --label clusterctl.digest=9dd4b2bba0dc2f26 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -105,6 +106,12 @@ case $verb in
     esac
     [ $# -eq 0 ] || shift
     logs_of "$name" "$@"
+    ;;
+  running)
+    case ${1:-} in
+      ray) running "$ray" ;;
+      *) running "$serve" ;;
+    esac
     ;;
   exec) inside "$ray" "$@" ;;
   down) down "$@" ;;

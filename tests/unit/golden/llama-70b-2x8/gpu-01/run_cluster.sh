@@ -42,12 +42,13 @@ start_ray() {
     --label clusterctl.cluster=llama-70b \
     --label clusterctl.node=gpu-01 \
     --label clusterctl.role=ray \
+    --label clusterctl.port=6379 \
     --network host \
     --entrypoint sh \
     --ipc shareable \
     --volume /tmp \
     --shm-size 16g \
-    --volume /data/models:/models:ro \
+    --mount type=bind,source=/data/models,target=/models,readonly \
     --gpus all
   prepare
   set -- "$@" --volume "$here:$mounted:ro" --env-file "$here/env" --env CLUSTERCTL_TMP=/tmp/clusterctl
@@ -58,7 +59,7 @@ start_ray() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=b76cf28c8c43b815 \
+  docker run "$@" --label clusterctl.digest=18df6a48f117db11 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -69,6 +70,7 @@ start_serve() {
     --label clusterctl.cluster=llama-70b \
     --label clusterctl.node=gpu-01 \
     --label clusterctl.role=serve \
+    --label clusterctl.port=8000 \
     --network host \
     --entrypoint sh \
     --ipc container:clusterctl-llama-70b-ray \
@@ -84,7 +86,7 @@ start_serve() {
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=42e77021e7169c2e \
+  docker run "$@" --label clusterctl.digest=0a2488e5364b8377 \
     registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 
@@ -146,6 +148,12 @@ case $verb in
     esac
     [ $# -eq 0 ] || shift
     logs_of "$name" "$@"
+    ;;
+  running)
+    case ${1:-} in
+      ray) running "$ray" ;;
+      *) running "$serve" ;;
+    esac
     ;;
   exec) inside "$ray" "$@" ;;
   down) down "$@" ;;

@@ -46,12 +46,13 @@ start_ray() {
     --label clusterctl.cluster=llama-8b \
     --label clusterctl.node=gpu-01 \
     --label clusterctl.role=ray \
+    --label clusterctl.port=6379 \
     --network host \
     --entrypoint sh \
     --ipc shareable \
     --volume /tmp \
     --shm-size 16g \
-    --volume /data/huggingface:/root/.cache/huggingface \
+    --mount type=bind,source=/data/huggingface,target=/root/.cache/huggingface \
     --gpus all
   prepare
   set -- "$@" --volume "$here:$mounted:ro" --env-file "$here/env" --env CLUSTERCTL_TMP=/tmp/clusterctl
@@ -59,7 +60,7 @@ start_ray() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=b2eae5966ccb44fb \
+  docker run "$@" --label clusterctl.digest=3b92b58bc2a28962 \
     registry.example.com:5000/llm/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -70,6 +71,7 @@ start_serve() {
     --label clusterctl.cluster=llama-8b \
     --label clusterctl.node=gpu-01 \
     --label clusterctl.role=serve \
+    --label clusterctl.port=8000 \
     --network host \
     --entrypoint sh \
     --ipc container:clusterctl-llama-8b-ray \
@@ -82,7 +84,7 @@ start_serve() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=d9946f006f1bbfc4 \
+  docker run "$@" --label clusterctl.digest=da4c1b265dc29768 \
     registry.example.com:5000/llm/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 
@@ -144,6 +146,12 @@ case $verb in
     esac
     [ $# -eq 0 ] || shift
     logs_of "$name" "$@"
+    ;;
+  running)
+    case ${1:-} in
+      ray) running "$ray" ;;
+      *) running "$serve" ;;
+    esac
     ;;
   exec) inside "$ray" "$@" ;;
   down) down "$@" ;;

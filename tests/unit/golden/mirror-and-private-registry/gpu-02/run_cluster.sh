@@ -44,12 +44,13 @@ start_ray() {
     --label clusterctl.cluster=llama-8b \
     --label clusterctl.node=gpu-02 \
     --label clusterctl.role=ray \
+    --label clusterctl.port=6379 \
     --network host \
     --entrypoint sh \
     --ipc shareable \
     --volume /tmp \
     --shm-size 16g \
-    --volume /data/huggingface:/root/.cache/huggingface \
+    --mount type=bind,source=/data/huggingface,target=/root/.cache/huggingface \
     --gpus all
   prepare
   set -- "$@" --volume "$here:$mounted:ro" --env-file "$here/env" --env CLUSTERCTL_TMP=/tmp/clusterctl
@@ -57,7 +58,7 @@ start_ray() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=4d6a284569c09a07 \
+  docker run "$@" --label clusterctl.digest=aebf34b2ba827847 \
     registry.example.com:5000/llm/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -106,6 +107,12 @@ case $verb in
     esac
     [ $# -eq 0 ] || shift
     logs_of "$name" "$@"
+    ;;
+  running)
+    case ${1:-} in
+      ray) running "$ray" ;;
+      *) running "$serve" ;;
+    esac
     ;;
   exec) inside "$ray" "$@" ;;
   down) down "$@" ;;

@@ -39,10 +39,11 @@ start_serve() {
     --label clusterctl.cluster=qwen-72b \
     --label clusterctl.node=gpu-01 \
     --label clusterctl.role=serve \
+    --label clusterctl.port=8000 \
     --network host \
     --entrypoint sh \
     --shm-size 8g \
-    --volume /data/models:/models:ro \
+    --mount type=bind,source=/data/models,target=/models,readonly \
     --gpus all
   prepare
   set -- "$@" --volume "$here:$mounted:ro" --env-file "$here/env" --env CLUSTERCTL_TMP=/tmp/clusterctl
@@ -50,7 +51,7 @@ start_serve() {
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
 
-  docker run "$@" --label clusterctl.digest=c6fae5b1933d720b \
+  docker run "$@" --label clusterctl.digest=c2e053caf2155647 \
     vllm/vllm-openai:v0.33.0 "$mounted/serve.sh"
 }
 
@@ -104,6 +105,11 @@ case $verb in
     esac
     [ $# -eq 0 ] || shift
     logs_of "$name" "$@"
+    ;;
+  running)
+    case ${1:-} in
+      *) running "$serve" ;;
+    esac
     ;;
   exec) inside "$serve" "$@" ;;
   down) down "$@" ;;

@@ -1,0 +1,63 @@
+"""Facts about the engine `process`: what a container engine says, where there are only processes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.argv import docker
+from cluster.facts.service import parse_answer, parse_last_words, parse_ray_nodes
+from cluster.facts.text import json_list, mapping, whole
+from cluster.facts.types import Container, Fact
+from cluster.facts.versions import VERSIONS, parse_versions
+from cluster.plan import Member, Plan
+from cluster.steps import Result
+
+
+def has(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """The cluster's processes."""
+    folder = f'"$HOME"/{shlex.quote(member.folder)}'
+    inspect = "python3 -B -m on_node.processes inspect --dir processes"
+    return (Fact("containers", f"{_path(plan)}cd {folder} && {inspect}", parse_processes),)
+
+
+def can(plan: Plan, _: Member) -> tuple[Fact, ...]:
+    """The versions in the virtual environment."""
+    return (Fact("versions", f"{_path(plan)}python3 -c {shlex.quote(VERSIONS)}", parse_versions),)
+
+
+def serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """Who joined Ray, whether the model answers, and the last words of a server that is gone."""
+    script = f'sh "$HOME"/{shlex.quote(member.folder)}/run_cluster.sh'
+    last_words = f"{script} running serve || {script} logs serve --tail 400"
+    return (
+        *((Fact("ray_nodes", f"{script} nodes", parse_ray_nodes),) if plan.uses_ray else ()),
+        *((Fact("answer", f"{script} ask --timeout 20", parse_answer),) if member.role == "head" else ()),
+        *((Fact("last_words", last_words, parse_last_words),) if member in plan.servers else ()),
+    )
+
+
+def _path(plan: Plan) -> str:
+    venv = plan.runtime.venv
+    return f"PATH={shlex.quote(venv + '/bin')}:$PATH; export PATH; " if venv else ""
+
+
+def parse_processes(result: Result) -> dict[str, Any]:
+    """What `processes.py inspect` prints."""
+    return {"containers": tuple(_process(item) for item in json_list(result.stdout))}
+
+
+def _process(item: Mapping[str, Any]) -> Container:
+    labels = mapping(item.get("labels"))
+    return Container(
+        id=str(item.get("name", "")),
+        name=str(item.get("name", "")),
+        role=str(labels.get(f"{docker.LABEL}role", "")),
+        node=str(labels.get(f"{docker.LABEL}node", "")),
+        digest=str(labels.get(f"{docker.LABEL}digest", "")),
+        running=item.get("running") is True,
+        exit_code=whole(item.get("exit_code")),
+        oom_killed=item.get("oom_killed") is True,
+        started_at=str(item.get("started_at") or ""),
+    )
