@@ -115,7 +115,8 @@ def _missing(
 def _missing_server(plan: Plan, head: Facts | None) -> Iterator[str]:
     if head is None:
         return
-    if head.container("serve") is None:
+    serve = head.container("serve")
+    if serve is None:
         yield f"{plan.head.name}: vLLM has not been started"
-    elif head.answer is not None and head.answer.text is None:
+    elif serve.running and head.answer is not None and head.answer.text is None:
         yield f"{plan.head.name}: no completion: {head.answer.reason}"

@@ -32,7 +32,8 @@ def why_not_ready(result: Result) -> str | None:
     answer = parse_answer(result)["answer"]
     if answer.text is not None:
         return None
-    return progress(result.stdout) or str(answer.reason)
+    starting = "refused" in answer.reason.lower()
+    return progress(result.stdout) or ("vLLM is starting" if starting else str(answer.reason))
 
 
 def progress(log: str) -> str | None:

@@ -46,7 +46,7 @@ def with_nine_decimals(time: str) -> str:
     return f"{whole}.{fraction[:9]:0<9}"
 
 
-ERROR = re.compile(r"\b[A-Z]\w*(?:Error|Exception)\b: .*$")
+ERROR = re.compile(r"(?:^|[\])] )((?:\w+\.)*[A-Z]\w*(?:Error|Exception): .*)$")
 NOISE = re.compile(r"^\s*[\^~]+\s*$|^\s*File \"|^\s*$")
 
 
@@ -60,7 +60,7 @@ def excerpt(log: str, errors: int = 5, last: int = 12) -> str:
     named: dict[str, str] = {}
     for line in lines:
         if found := ERROR.search(line):
-            named.setdefault(found[0], line)
+            named.setdefault(found[1], line)
     telling = [line for line in lines if not NOISE.match(_without_prefix(line))]
     end = telling[-last:] if not named else [line for line in telling[-last:] if not line.startswith("    ")]
     return "\n".join(dict.fromkeys([*list(named.values())[:errors], *end]))

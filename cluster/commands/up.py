@@ -83,9 +83,6 @@ def _serving(plan: Plan, last: Result | None, seconds: float, own: _OwnTime, as_
             }
         )
         return
-    console.say(
-        f"{plan.served_name} is serving on {plan.url}/v1 after {seconds:.1f} s "
-        f"(connect and facts {own.connecting:.1f} s, clusterctl itself {own.own:.1f} s)"
-    )
+    console.say(f"{plan.served_name} is serving on {plan.url}/v1 after {seconds:.1f} s")
     if answer:
         console.say(f"it answered: {' '.join(answer.split())}")
