@@ -29,7 +29,7 @@ Check = Callable[[Plan, Member, Facts], Iterator[Finding]]
 
 def _engine(plan: Plan, member: Member, facts: Facts) -> Iterator[Finding]:
     engine = plan.runtime.engine
-    if engine == "process" or facts.engine_version is not None:
+    if engine == "process" or (facts.engine_version is not None and not facts.engine_error):
         return
     if "permission denied" in facts.engine_error.lower():
         yield (

@@ -37,6 +37,7 @@ model: {source: /models/SmolLM2-135M-Instruct, served_name: smollm2}
 serve: {port: 8000, args: {dtype: float32, max_model_len: 1024}}
 """
 
+IMAGE_ID = "sha256:" + "a" * 64
 SECRETS: Secrets = (("HF_TOKEN", Secret("hf_verysecret")),)
 
 
@@ -75,6 +76,8 @@ def sha256(text: str) -> str:
 def container(plan: Plan, member: Member, role: str, /, **changes: Any) -> Container:
     """The container of a role as `up` starts it today."""
     name = plan.ray_container if role == "ray" else plan.serve_container
+    port = plan.ray.port if role == "ray" else plan.serve.port
+    image_and_port = {} if plan.runtime.engine == "process" else {"image": IMAGE_ID, "port": str(port)}
     return Container(
         **{
             "id": name if plan.runtime.engine == "process" else f"{role}-{member.name}",
@@ -83,6 +86,7 @@ def container(plan: Plan, member: Member, role: str, /, **changes: Any) -> Conta
             "node": member.name,
             "digest": getattr(digests(plan, member), role),
             "running": True,
+            **image_and_port,
             "started_at": "2026-11-21T05:24:26.654017000Z",
             **changes,
         }
@@ -96,7 +100,7 @@ def fresh(plan: Plan, **changes: Any) -> dict[str, Facts]:
             Facts(
                 engine_version="20.10.24",
                 versions=Versions("3.12.3", "2.60.0", "0.33.0"),
-                image_id="sha256:" + "a" * 64,
+                image_id=IMAGE_ID,
                 gpus=("NVIDIA H200",) * member.node.gpus,
                 interfaces={"lo": ("127.0.0.1",), "eth0": (member.address,)},
             ),

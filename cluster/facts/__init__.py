@@ -67,7 +67,7 @@ def script_of(facts: tuple[Fact, ...]) -> str:
     """
     sections = [
         f"printf '\\n%s\\n' {shlex.quote(BEGIN + fact.name)}\n"
-        f"timeout {LONGEST} sh -c {shlex.quote(fact.command)} </dev/null 2>&1\n"
+        f"timeout -k 5 {LONGEST} sh -c {shlex.quote(fact.command)} </dev/null 2>&1\n"
         f"printf '\\n%s%s\\n' {shlex.quote(END)} $?"
         for fact in facts
     ]

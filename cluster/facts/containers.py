@@ -88,7 +88,10 @@ def parse_engine(result: Result) -> dict[str, Any]:
 def parse_containers(result: Result) -> dict[str, Any]:
     """What `docker inspect` or `podman inspect` prints of the cluster's containers."""
     found = [_container(item) for item in json_list(result.stdout)]
-    return {"containers": tuple(c for c in found if c.role in ("ray", "serve", "probe"))}
+    ours = tuple(container for container in found if container.role in ("ray", "serve", "probe"))
+    # "could not ask" must not look like "nothing there": `down` would call it done.
+    unknown = {"engine_error": result.reason} if result.exit_code != 0 else {}
+    return {"containers": ours, **unknown}
 
 
 def _container(item: Mapping[str, Any]) -> Container:

@@ -17,7 +17,7 @@ Finding = tuple[Path, str]
 SECRET_NAME = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS|API_KEY|ACCESS_KEY)$", re.IGNORECASE
 )
-ENGINE_OPTION = re.compile(r"^(-e|--env|--env-file|-l|--label|--label-file)\b")
+ENGINE_OPTION = re.compile(r"-[el]|--(env|env-file|label|label-file)\b")
 FROM_THE_PLAN = {
     "VLLM_HOST_IP": "it is the node's address",
     "RAY_ADDRESS": "it is the head's address and ray.port",

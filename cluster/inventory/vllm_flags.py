@@ -59,11 +59,14 @@ OURS: dict[str, str] = {
     "master-addr": "it is the head's address",
     "headless": "it follows from serve.executor_backend",
     "api-key": "a key does not belong on a command line: secrets: {VLLM_API_KEY: {env: VLLM_API_KEY}}",
+    "hf-token": "a token does not belong on a command line: secrets: {HF_TOKEN: {env: HF_TOKEN}}",
+}
+
+UNSUPPORTED: dict[str, str] = {
     "uds": "clients and clusterctl itself come over TCP; leave it out",
     "config": "write its keys into serve.args",
     "ssl-certfile": "it asks over http; put TLS into a proxy before it",
     "ssl-keyfile": "it asks over http; put TLS into a proxy before it",
-    "hf-token": "a token does not belong on a command line: secrets: {HF_TOKEN: {env: HF_TOKEN}}",
 }
 
 
@@ -80,6 +83,8 @@ def why_not(key: str) -> str | None:
         return f"vLLM no longer has --{name}: {GONE[name]}"
     if name.startswith("no-") and name[3:] in GONE:
         return f"vLLM no longer has --{name}: {GONE[name[3:]]}"
+    if name in UNSUPPORTED:
+        return f"clusterctl does not work with --{name}: {UNSUPPORTED[name]}"
     if name in OURS:
         return f"clusterctl sets --{name} itself: {OURS[name]}"
     return None

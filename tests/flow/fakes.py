@@ -20,6 +20,7 @@ from cluster.steps import Argv, Result
 
 Answer = Callable[[Argv], Result | None]
 OK = Result(0, "", "")
+IMAGE_ID = "sha256:" + "a" * 64
 
 
 @dataclass
@@ -34,16 +35,24 @@ class FakeNode:
     files: dict[str, str] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
     special: Answer = lambda _: None
     unreachable: str = ""
 
     # --- the Connection ---
 
-    def run(self, argv: Argv, stdin: str = "", **_: Any) -> Result:
+    def run(
+        self, argv: Argv, stdin: str = "", on_line: Callable[[str], None] | None = None, **_: Any
+    ) -> Result:
         if argv == ("sh", "-s"):
             return Result(0, self._facts(stdin), "")
         self.steps.append(f"{self.name}  {shlex.join(argv)}")
-        return self.special(argv) or self._do(argv)
+        result = self.special(argv) or self._do(argv)
+        if on_line is None:
+            return result
+        for line in result.stdout.splitlines():
+            on_line(line)
+        return Result(result.exit_code, "", result.stderr)
 
     def put(self, path: str, content: str, mode: int) -> None:
         self.steps.append(f"{self.name}  write {path} (mode {mode:04o}, {len(content.encode())} bytes)")
@@ -59,6 +68,9 @@ class FakeNode:
             return self._docker(argv[1], argv[-1])
         if argv[:2] == ("sh", "-c"):
             self.files.clear()
+            return OK
+        if argv[0] == "rm":
+            del self.files[argv[-1].removeprefix(f".clusterctl/demo/{self.name}/")]
             return OK
         verb, *rest = argv[2:]
         if verb in ("ray", "serve"):
@@ -76,12 +88,15 @@ class FakeNode:
 
     def _start(self, role: str) -> Result:
         start = self.files["run_cluster.sh"].partition(f"start_{role}()")[2]
-        digest = re.search(r"clusterctl\.digest=(\w+)", start)
-        assert digest
-        labels = {"cluster": "demo", "node": self.name, "role": role, "digest": digest[1]}
+        labels = {"cluster": "demo", "node": self.name, "role": role}
+        for label in ("digest", "port"):
+            found = re.search(rf"clusterctl\.{label}=(\w+)", start)
+            assert found
+            labels[label] = found[1]
         self.containers[f"{role}-{self.name}"] = {
             "Id": f"{role}-{self.name}",
             "Name": f"/clusterctl-demo-{role}",
+            "Image": IMAGE_ID,
             "State": {"Running": True, "ExitCode": 0, "StartedAt": "2026-11-21T05:24:26.654017Z"},
             "Config": {"Labels": {f"clusterctl.{key}": value for key, value in labels.items()}},
         }
@@ -99,12 +114,18 @@ class FakeNode:
             return Result(3, "", "clusterctl-demo-serve is not running: no such container\n")
         return Result(0, '{"answer": " Paris.", "seconds": 0.2}\n', "")
 
+    def _last_words(self) -> Result:
+        server = self.containers.get(f"serve-{self.name}")
+        exited = server is not None and not server["State"]["Running"]
+        return Result(0, self.logs.get("serve", ""), "") if exited else OK
+
     def _facts(self, script: str) -> str:
         names = re.findall(r"=== clusterctl fact (\w+)", script)
+        self.asked[:] = names
         answers = {
             "engine": Result(0, "20.10.24\n", ""),
             "containers": Result(0, json.dumps(list(self.containers.values())), ""),
-            "image": Result(0, "sha256:" + "a" * 64 + "\n", ""),
+            "image": Result(0, f"{IMAGE_ID}\n", ""),
             "versions": Result(0, '{"python": "3.12.3", "ray": "2.60.0", "vllm": "0.33.0"}\n', ""),
             "gpus": Result(0, "NVIDIA H200\n" * self.gpus, ""),
             "hcas": OK,
@@ -117,6 +138,7 @@ class FakeNode:
             ),
             "ray_nodes": self._nodes(),
             "answer": self._ask(),
+            "last_words": self._last_words(),
         } | self.fleet.facts.get(self.name, {})
         return "".join(
             f"\n=== clusterctl fact {name}\n{answers[name].stdout}{answers[name].stderr}"

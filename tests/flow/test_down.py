@@ -74,3 +74,30 @@ def test_a_node_that_cannot_be_reached_is_named_and_the_others_are_clean(
         "  The other nodes are clean. Run `clusterctl down` again when it answers.",
     ]
     assert not fleet.nodes["gpu-01"].containers
+
+
+def test_a_node_whose_engine_does_not_answer_is_named_and_left_as_it_is(
+    clusterctl: Clusterctl, fleet: FakeFleet
+) -> None:
+    clusterctl("up")
+    fleet.steps()
+    said = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
+    silent = {"engine": Result(1, f"{said}\n", ""), "containers": Result(1, f"{said}\n", "")}
+    fleet.facts = {"gpu-02": silent}
+    outcome = clusterctl("down", "--yes")
+    assert outcome.code == 7
+    assert outcome.err.splitlines() == [
+        "error: Take down failed on 1 of 2 nodes",
+        f"  gpu-02  {said}",
+        "  The other nodes are clean. Run `clusterctl down` again when it answers.",
+    ]
+    assert not fleet.nodes["gpu-01"].containers and not fleet.nodes["gpu-01"].files
+    assert fleet.steps()["gpu-02"] == [] and fleet.nodes["gpu-02"].files
+    fleet.facts = {}
+    assert clusterctl("down", "--yes").code == 0
+    assert not fleet.nodes["gpu-02"].containers
+
+
+def test_a_broken_driver_holds_nothing_up(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    clusterctl("down", "--yes")
+    assert fleet.nodes["gpu-01"].asked == ["engine", "containers", "files"]

@@ -14,7 +14,6 @@ from cluster.errors import ConnectionLost
 from cluster.steps import Argv, Result
 
 Clusterctl = Callable[..., Outcome]
-RUN = "sh .clusterctl/demo/run_cluster.sh"
 
 
 @pytest.fixture
@@ -47,6 +46,41 @@ def test_logs_of_one_node_since_a_time_in_json(clusterctl: Clusterctl, logging_f
         "gpu-01": [],
         "gpu-02": ["gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh logs ray --since 600s"],
     }
+
+
+@pytest.mark.parametrize("follow", [(), ("--follow",)])
+def test_logs_of_the_others_where_a_node_cannot_be_reached(
+    clusterctl: Clusterctl, logging_fleet: FakeFleet, follow: tuple[str, ...]
+) -> None:
+    logging_fleet.nodes["gpu-01"].unreachable = "no answer from 10.0.0.11:22 within 10 s: is the node up?"
+    said = "2026-11-21T05:00:03.000 gpu-02 ray   worker starts\n"
+    complaint = "error: gpu-01: no answer from 10.0.0.11:22 within 10 s: is the node up?\n"
+    assert clusterctl("logs", *follow) == Outcome(4, said, complaint)
+
+
+def test_logs_of_the_others_where_a_line_breaks(clusterctl: Clusterctl, logging_fleet: FakeFleet) -> None:
+    def special(_: Argv) -> Result:
+        raise ConnectionLost("the connection broke while a command ran")
+
+    logging_fleet.nodes["gpu-01"].special = special
+    assert clusterctl("logs") == Outcome(
+        4,
+        "2026-11-21T05:00:03.000 gpu-02 ray   worker starts\n",
+        "error: gpu-01: the connection broke while a command ran\n",
+    )
+
+
+def test_a_log_that_is_not_there_prints_nothing(clusterctl: Clusterctl, logging_fleet: FakeFleet) -> None:
+    gone = Result(1, "Error: No such container: clusterctl-demo-serve\n", "")
+    head = logging_fleet.nodes["gpu-01"]
+    head.special = lambda argv: gone if argv[2:4] == ("logs", "serve") else None
+    outcome = clusterctl("logs")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.lines == [
+        "2026-11-21T05:00:01.500 gpu-01 ray   head starts",
+        "2026-11-21T05:00:03.000 gpu-02 ray   worker starts",
+        "2026-11-21T05:00:04.000 gpu-01 ray   head sees gpu-02",
+    ]
 
 
 def test_exec_everywhere(clusterctl: Clusterctl, fleet: FakeFleet) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jsonschema
 from fakes import FakeFleet, Outcome
+from samples import GOOD
 
 from cluster.steps import Result
 
@@ -40,6 +41,7 @@ SCHEMA = an_object(
         pipeline_parallel_size=WHOLE,
     ),
     missing={"type": "array", "items": TEXT},
+    last_words=TEXT,
 )
 
 
@@ -113,3 +115,34 @@ def test_asking_changes_nothing(clusterctl: Clusterctl, fleet: FakeFleet) -> Non
     fleet.steps()
     clusterctl("status")
     assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
+
+
+def test_the_last_words_of_a_server_that_is_gone(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    clusterctl("up")
+    assert clusterctl("status", "--json").events[0]["last_words"] == ""
+    head = fleet.nodes["gpu-01"]
+    head.containers["serve-gpu-01"]["State"] |= {"Running": False, "ExitCode": 1}
+    head.logs["serve"] = "2026-11-21T05:24:26Z RuntimeError: no NCCL\n"
+    fleet.facts = {"gpu-01": {"answer": Result(1, "container is not running\n", "")}}
+    outcome = clusterctl("status", "--json")
+    (status,) = outcome.events
+    jsonschema.validate(status, SCHEMA)
+    assert (outcome.code, status["state"], status["last_words"]) == (1, "degraded", "RuntimeError: no NCCL")
+    assert clusterctl("status").lines[-4:] == [
+        "! gpu-01: the serve container exited with code 1",
+        "",
+        "The server's last words (all of them: clusterctl logs):",
+        "  RuntimeError: no NCCL",
+    ]
+
+
+def test_with_mp_a_running_rank_counts_its_gpus_as_joined(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    fleet.write(GOOD.replace("port: 8000", "port: 8000, executor_backend: mp"))
+    clusterctl("up")
+    outcome = clusterctl("status", "--json")
+    (status,) = outcome.events
+    jsonschema.validate(status, SCHEMA)
+    assert (outcome.code, status["state"]) == (0, "serving")
+    assert status["ray"] == {"nodes_alive": 2, "gpus_total": 4}
+    assert [node["gpus"] for node in status["nodes"]] == [{"expected": 2, "joined": 2}] * 2
+    assert "ray_nodes" not in fleet.nodes["gpu-01"].asked

@@ -14,7 +14,6 @@ from samples import GOOD
 from cluster.steps import Argv, Result
 
 Clusterctl = Callable[..., Outcome]
-RUN = "sh .clusterctl/demo/run_cluster.sh"
 
 
 def test_fresh(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
@@ -102,8 +101,8 @@ def test_a_dry_run_in_json(clusterctl: Clusterctl) -> None:
     assert events[1]["steps"][0] == {
         "node": "gpu-01",
         "step": "run",
-        "argv": [*RUN.split(), "ray"],
-        "command": f"{RUN} ray",
+        "argv": ["sh", ".clusterctl/demo/gpu-01/run_cluster.sh", "ray"],
+        "command": "sh .clusterctl/demo/gpu-01/run_cluster.sh ray",
     }
 
 
@@ -118,6 +117,18 @@ def test_a_secret_is_written_and_shown_nowhere(
     for node in fleet.nodes.values():
         assert node.files["secrets.env"].encode() == b"HF_TOKEN=hf_verysecret\n"
         assert "verysecret" not in "".join(node.steps)
+    assert clusterctl("up").out.startswith("nothing to do")
+
+
+def test_a_secret_that_is_no_longer_wanted_leaves_the_nodes(
+    clusterctl: Clusterctl, fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    fleet.write(GOOD + "secrets: {HF_TOKEN: {env: HF_TOKEN}}\n")
+    clusterctl("up")
+    fleet.write(GOOD)
+    assert clusterctl("up").code == 0
+    assert not any("secrets.env" in node.files for node in fleet.nodes.values())
     assert clusterctl("up").out.startswith("nothing to do")
 
 
@@ -147,7 +158,7 @@ def test_a_docker_run_that_fails(clusterctl: Clusterctl, fleet: FakeFleet) -> No
     assert outcome.err.splitlines() == [
         "error: Start Ray workers failed on 1 of 2 nodes",
         f"  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh ray exited 125: {said.strip()}",
-        f"      --- {RUN} logs ray --tail 400",
+        "      --- sh .clusterctl/demo/gpu-02/run_cluster.sh logs ray --tail 400",
         "      last words of Ray",
         "  Mend it and run `clusterctl up` again: it continues from here; or `clusterctl down`.",
     ]
@@ -266,6 +277,63 @@ def test_ctrl_c(clusterctl: Clusterctl, fleet: FakeFleet, verb: str, phase: str,
         f"error: interrupted during: {phase}",
         f"  started by now: {started}",
         "  `clusterctl status` says what runs, `clusterctl up` continues, `clusterctl down` removes it",
+    ]
+
+
+STATUS_SAYS = "  `clusterctl status` says what runs, `clusterctl up` continues, `clusterctl down` removes it"
+
+
+def test_ctrl_c_before_anything_was_started(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    def special(argv: Argv) -> Result | None:
+        if argv[:2] == ("docker", "pull"):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return None
+
+    fleet.facts = {"gpu-01": {"image": Result(1, "Error: No such image\n", "")}}
+    fleet.nodes["gpu-01"].special = special
+    outcome = clusterctl("up")
+    assert outcome.code == 130
+    assert outcome.err.splitlines() == ["error: interrupted during: Get the image", STATUS_SAYS]
+
+
+def test_ctrl_c_while_facts_are_gathered(
+    clusterctl: Clusterctl, fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gather(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cluster.commands.up.gather", gather)
+    assert clusterctl("up") == Outcome(130, "", "\nerror: interrupted\n")  # below the terminal's ^C
+    assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
+
+
+def test_after_a_failure_the_others_are_not_waited_for_without_end(
+    clusterctl: Clusterctl, fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, ended = threading.Event(), threading.Event()
+
+    def hangs(argv: Argv) -> Result | None:
+        if argv[:2] == ("docker", "pull"):
+            released.wait(60)
+            ended.set()
+        return None
+
+    monkeypatch.setattr("cluster.apply.PATIENCE", 0.1)
+    absent = {"image": Result(1, "Error: No such image\n", "")}
+    fleet.facts = {"gpu-01": absent, "gpu-02": absent}
+    fleet.nodes["gpu-01"].special = hangs
+    fleet.nodes["gpu-02"].special = lambda _: Result(1, "", "no space left on device\n")
+    try:
+        outcome = clusterctl("up")
+        assert not ended.is_set()
+    finally:
+        released.set()
+    assert ended.wait(10)
+    assert outcome.code == 7
+    assert outcome.err.splitlines() == [
+        "error: Get the image failed on 1 of 2 nodes",
+        "  gpu-02  docker pull --quiet registry.local/vllm-ray:v0.33.0 exited 1: no space left on device",
+        "  Mend it and run `clusterctl up` again: it continues from here; or `clusterctl down`.",
     ]
 
 

@@ -17,7 +17,11 @@ CASES = sorted((Path(__file__).parent / "facts").glob("*.yaml"))
 
 
 def parser(name: str) -> Callable[[Result], dict[str, Any]]:
-    return next(getattr(module, name) for module in (containers, processes, versions, node, service) if hasattr(module, name))
+    return next(
+        getattr(module, name)
+        for module in (containers, processes, versions, node, service)
+        if hasattr(module, name)
+    )
 
 
 def plain(value: Any) -> Any:

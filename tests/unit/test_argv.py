@@ -115,12 +115,13 @@ def test_the_ray_container() -> None:
         *("--detach", "--name", "clusterctl-demo-ray"),
         *IDENTITY,
         *("--label", "clusterctl.role=ray"),
+        *("--label", "clusterctl.port=6379"),
         *("--network", "host"),
         *("--entrypoint", "sh"),
         *("--ipc", "shareable"),
         *("--volume", "/tmp"),
         *("--shm-size", "16g"),
-        *("--volume", "/a:/b:ro"),
+        *("--mount", "type=bind,source=/a,target=/b,readonly"),
         *("--gpus", "all"),
         "--pids-limit=-1",
     )
@@ -131,6 +132,7 @@ def test_the_server_lives_in_rays_namespaces_and_sees_its_mounts() -> None:
         *("--detach", "--name", "clusterctl-demo-serve"),
         *IDENTITY,
         *("--label", "clusterctl.role=serve"),
+        *("--label", "clusterctl.port=8000"),
         *("--network", "host"),
         *("--entrypoint", "sh"),
         *("--ipc", "container:clusterctl-demo-ray"),
@@ -146,6 +148,7 @@ def test_with_mp_the_server_has_a_container_of_its_own() -> None:
         *("--detach", "--name", "clusterctl-demo-serve"),
         *IDENTITY,
         *("--label", "clusterctl.role=serve"),
+        *("--label", "clusterctl.port=8000"),
         *("--network", "host"),
         *("--entrypoint", "sh"),
         *("--shm-size", "16g"),
@@ -172,3 +175,15 @@ def test_the_rest_of_docker() -> None:
     assert docker.stop("docker", ("a", "b")) == ("docker", "stop", "--time", "10", "a", "b")
     assert docker.remove("podman", ("a",)) == ("podman", "rm", "--force", "--volumes", "a")
     assert docker.pull("docker", "x:1") == ("docker", "pull", "--quiet", "x:1")
+
+
+def test_a_probe_is_gone_when_it_ends_and_sees_the_mounts() -> None:
+    changed = plan({"runtime": {"image": "x", "mounts": ["/a:/b"]}, "nodes.1.mounts": ["/c:/d:ro"]})
+    assert docker.probe(changed, changed.workers[0], "import ray") == (
+        *("docker", "run", "--rm", "--network", "none", "--entrypoint", "python3"),
+        *("--label", "clusterctl.cluster=demo"),
+        *("--label", "clusterctl.role=probe"),
+        *("--mount", "type=bind,source=/a,target=/b"),
+        *("--mount", "type=bind,source=/c,target=/d,readonly"),
+        *("x", "-c", "import ray"),
+    )

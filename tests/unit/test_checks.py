@@ -9,7 +9,7 @@ import pytest
 from samples import PROCESS, container, fresh, healthy, plan
 
 from cluster.checks import preflight
-from cluster.facts import Versions
+from cluster.facts import RayNode, Versions
 from cluster.plan import Plan
 
 IMAGE = "registry.local/vllm-ray:v0.33.0"
@@ -152,6 +152,34 @@ def test_a_port_that_somebody_else_has(port: int, key: str) -> None:
 def test_a_port_that_our_own_container_has_is_no_problem() -> None:
     ours = (container(plan(), plan().head, "ray"), container(plan(), plan().head, "serve"))
     assert problems(plan(), node=0, listening=frozenset({6379, 8000}), containers=ours) == []
+
+
+@pytest.mark.parametrize(("role", "port", "key"), [("ray", 6380, "ray.port"), ("serve", 8001, "serve.port")])
+def test_our_own_container_excuses_the_port_that_it_was_started_with_alone(
+    role: str, port: int, key: str
+) -> None:
+    ours = container(plan(), plan().head, role)
+    ((_, what, _),) = problems(plan({key: port}), node=0, listening=frozenset({port}), containers=(ours,))
+    assert what == f"port {port} ({key}) is taken by another program"
+    without_label = (replace(ours, port=""),)
+    assert problems(plan({key: port}), node=0, listening=frozenset({port}), containers=without_label) == []
+
+
+def test_a_node_in_ray_that_the_inventory_does_not_have() -> None:
+    def alive(address: str, name: str, alive: bool = True) -> RayNode:
+        return RayNode(address, name, alive, 2)
+
+    ours = (alive("10.0.0.11", "gpu-01"), alive("10.0.0.12", "gpu-02"))
+    with_stranger = (*ours, alive("10.0.0.13", "gpu-03"))
+    assert problems(plan(), node=0, ray_nodes=with_stranger) == [
+        (
+            "gpu-01",
+            "gpu-03 (10.0.0.13) is in this Ray cluster, but not in the inventory",
+            "Put it back into the inventory; or run `clusterctl down` with it there, and then without it",
+        )
+    ]
+    assert problems(plan(), node=1, ray_nodes=with_stranger) == []
+    assert problems(plan(), node=0, ray_nodes=(*ours, alive("10.0.0.13", "gpu-03", alive=False))) == []
 
 
 @pytest.mark.parametrize(

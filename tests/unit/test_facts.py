@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import PROCESS, plan
 
-from cluster.facts import Fact, Facts, containers, facts_of, node, processes, read_facts, script_of, service, versions
+from cluster.facts import (
+    Fact,
+    Facts,
+    containers,
+    facts_of,
+    node,
+    processes,
+    read_facts,
+    script_of,
+    service,
+    versions,
+    what_is_ours,
+)
 from cluster.health import health
 from cluster.plan import Plan
 from cluster.steps import Result
@@ -52,6 +65,11 @@ def test_every_command_comes_back_with_its_output_and_its_exit_code() -> None:
     ]
 
 
+def test_a_command_that_hangs_is_ended_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.facts.LONGEST", 0.2)
+    assert through_sh("echo begun; exec sleep 60", "echo on") == ["124:begun\n", "0:on\n"]
+
+
 def test_a_section_that_is_cut_off_is_absent() -> None:
     facts = (Fact("a", "echo a", kept), Fact("b", "echo b", kept))
     output = subprocess.run(["sh", "-s"], input=script_of(facts), capture_output=True, text=True).stdout
@@ -74,12 +92,68 @@ def test_which_facts_are_asked_of_whom() -> None:
     def names(plan: Plan, rank: int) -> list[str]:
         return [fact.name for fact in facts_of(plan, plan.members[rank])]
 
-    common = ["gpus", "hcas", "interfaces", "listening", "files"]
-    of_containers = ["engine", "containers", "image", "versions"]
-    assert names(plan(), 0) == [*containers, *common, "ray_nodes", "answer"]
-    assert names(plan(), 1) == [*containers, *common, "ray_nodes"]
-    assert names(plan({"serve.executor_backend": "mp"}), 1) == [*containers, *common]
-    assert names(plan(base=PROCESS), 0) == ["containers", "versions", *common, "ray_nodes", "answer"]
+    ours = ["engine", "containers", "files"]
+    common = ["versions", "gpus", "hcas", "interfaces", "listening"]
+    assert names(plan(), 0) == [*ours, "image", *common, "ray_nodes", "answer", "last_words"]
+    assert names(plan(), 1) == [*ours, "image", *common, "ray_nodes"]
+    with_mp = plan({"serve.executor_backend": "mp"})
+    assert names(with_mp, 0) == [*ours, "image", *common, "answer", "last_words"]
+    assert names(with_mp, 1) == [*ours, "image", *common, "last_words"]
+    local = plan(base=PROCESS)
+    assert names(local, 0) == ["containers", "files", *common, "ray_nodes", "answer", "last_words"]
+    assert [fact.name for fact in what_is_ours(plan(), plan().head)] == ours
+    assert [fact.name for fact in what_is_ours(local, local.head)] == ["containers", "files"]
+
+
+def asked(plan: Plan, name: str, rank: int = 0) -> str:
+    return next(fact.command for fact in facts_of(plan, plan.members[rank]) if fact.name == name)
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_what_serves_is_asked_in_the_containers_whoever_started_them(engine: str) -> None:
+    with_engine = plan({"runtime.engine": engine})
+    enter, programs = "sh /clusterctl/enter.sh python3", "/clusterctl/on_node"
+    assert asked(with_engine, "ray_nodes", 1) == (
+        f"{engine} exec clusterctl-demo-ray {enter} {programs}/ray_nodes.py 10.0.0.11:6379"
+    )
+    assert asked(with_engine, "answer") == (
+        f"{engine} exec clusterctl-demo-serve {enter} {programs}/completion.py "
+        "--url http://10.0.0.11:8000 --model llama --timeout 20"
+    )
+
+
+def test_processes_are_asked_by_their_own_script() -> None:
+    local = plan(base=PROCESS)
+    script = 'sh "$HOME"/.clusterctl/local/local/run_cluster.sh'
+    assert asked(local, "ray_nodes") == f"{script} nodes"
+    assert asked(local, "answer") == f"{script} ask --timeout 20"
+    assert asked(local, "last_words") == f"{script} running serve || {script} logs serve --tail 400"
+
+
+def test_every_command_has_a_limit_and_nothing_to_read() -> None:
+    script = script_of(facts_of(plan(), plan().head))
+    assert script.count("timeout -k 5 30 sh -c ") == script.count("</dev/null 2>&1\n") == 12
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [("", ""), ("false\n", "log of clusterctl-demo-serve\n"), ("true\n", "")],
+    ids=["not there", "exited", "running"],
+)
+def test_only_a_server_that_is_not_running_has_last_words(tmp_path: Path, said: str, words: str) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(
+        '#!/bin/sh\ncase $1 in\n  logs) for last; do :; done; echo "log of $last" ;;\n'
+        f"  inspect) printf %s '{said}' ;;\nesac\n"
+    )
+    docker.chmod(0o755)
+    result = subprocess.run(
+        ["sh", "-c", asked(plan(), "last_words")],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, words, "")
 
 
 # --- whatever a node may answer ---------------------------------------------------------------------
@@ -88,11 +162,22 @@ PARSERS = [
     *(containers.parse_engine, containers.parse_containers, containers.parse_image, versions.parse_versions),
     *(processes.parse_processes, node.parse_gpus, node.parse_hcas, node.parse_interfaces),
     *(node.parse_listening, node.parse_files, service.parse_ray_nodes, service.parse_answer),
+    service.parse_last_words,
 ]
 KEYS = st.sampled_from(
     [
         *("State", "Config", "Labels", "Id", "Name", "Running", "ExitCode", "OOMKilled", "StartedAt"),
-        *("clusterctl.role", "labels", "name", "running", "exit_code", "oom_killed", "started_at"),
+        *(
+            "Image",
+            "clusterctl.port",
+            "clusterctl.role",
+            "labels",
+            "name",
+            "running",
+            "exit_code",
+            "oom_killed",
+            "started_at",
+        ),
         *("nodes", "address", "alive", "gpus", "reason", "answer", "seconds", "python", "ray", "vllm"),
     ]
 )
@@ -135,3 +220,24 @@ def test_an_exit_code_that_is_none_makes_the_section_absent(code: str) -> None:
 def test_a_number_of_gpus_that_is_none_counts_as_none(gpus: str) -> None:
     nodes = f'{{"nodes": [{{"address": "10.0.0.11", "alive": true, "gpus": {gpus}}}]}}'
     assert service.parse_ray_nodes(Result(0, nodes, ""))["ray_nodes"][0].gpus == 0.0
+
+
+def test_a_container_says_which_image_and_port_it_has() -> None:
+    labels = {f"clusterctl.{key}": value for key, value in {"role": "serve", "port": "8000"}.items()}
+    inspected = [{"Id": "0123456789abcdef", "Image": "sha256:aa", "Config": {"Labels": labels}}]
+    (found,) = containers.parse_containers(Result(0, json.dumps(inspected), ""))["containers"]
+    assert (found.id, found.role, found.image, found.port) == ("0123456789ab", "serve", "sha256:aa", "8000")
+
+
+def test_last_words_are_an_excerpt_and_absent_where_the_log_cannot_be_had() -> None:
+    log = "2026-11-21T05:24:26Z RuntimeError: no NCCL\n"
+    assert service.parse_last_words(Result(0, log, "")) == {"last_words": "RuntimeError: no NCCL"}
+    assert service.parse_last_words(Result(127, "sh: 1: docker: not found\n", "")) == {}
+
+
+def test_containers_that_could_not_be_asked_for_are_not_taken_for_none() -> None:
+    assert containers.parse_containers(Result(1, "Cannot connect to the Docker daemon\n", "")) == {
+        "containers": (),
+        "engine_error": "Cannot connect to the Docker daemon",
+    }
+    assert containers.parse_containers(Result(0, "[]\n", "")) == {"containers": ()}

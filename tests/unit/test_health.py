@@ -88,10 +88,7 @@ def ray_of(node: int, **changes: Any) -> tuple[Any, ...]:
                 }
             },
             ["joined", "joined"],
-            (
-                "gpu-01: the serve container killed: out of memory",
-                "gpu-01: no completion: not running",
-            ),
+            ("gpu-01: the serve container killed: out of memory",),
         ),
         (
             {"gpu-01": {"containers": ray_of(0), "answer": Answer(None, reason="not running")}},
@@ -133,3 +130,18 @@ def test_with_mp_every_node_has_a_server() -> None:
     facts = healthy(changed)
     half = health(changed, {**facts, "gpu-02": replace(facts["gpu-02"], containers=())}, {})
     assert (half.state, half.missing) == ("degraded", ("gpu-02: vLLM has not been started",))
+
+
+def test_with_mp_a_running_rank_counts_its_gpus_as_joined() -> None:
+    changed = plan({"serve.executor_backend": "mp"})
+    whole = health(changed, healthy(changed), {})
+    assert (whole.nodes_alive, whole.gpus_total) == (2, 4)
+    exited = (container(changed, changed.workers[0], "serve", running=False, exit_code=1),)
+    facts = healthy(changed)
+    half = health(changed, {**facts, "gpu-02": replace(facts["gpu-02"], containers=exited)}, {})
+    assert (half.nodes_alive, half.gpus_total) == (1, 2)
+
+
+def test_a_server_that_is_gone_has_last_words() -> None:
+    assert found().last_words == ""
+    assert found({"gpu-01": {"last_words": "RuntimeError: no NCCL"}}).last_words == "RuntimeError: no NCCL"

@@ -54,6 +54,11 @@ BAD = [
         "mounts: [models],",
         "3: runtime.mounts[0]: expected '/on/the/node:/in/the/container[:ro]', got 'models'",
     ),
+    (
+        "engine: docker,",
+        "mounts: ['/a,readonly:/b'],",
+        "3: runtime.mounts[0]: expected '/on/the/node:/in/the/container[:ro]', got '/a,readonly:/b'",
+    ),
     ("engine: docker,", "privileged: 1,", "3: runtime.privileged: expected true or false, got 1"),
     (
         "engine: docker,",

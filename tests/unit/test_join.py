@@ -104,7 +104,11 @@ def test_the_furthest_stage_counts_whatever_a_slower_rank_says_later() -> None:
         (Result(0, '{"answer": "Paris.", "seconds": 0.2}\n', ""), None),
         (
             Result(1, "", "http://10.0.0.11:8000/v1/completions: Connection refused\n"),
-            "http://10.0.0.11:8000/v1/completions: Connection refused",
+            "vLLM is starting",
+        ),
+        (
+            Result(1, "", "answered 503: EngineCore is dead\n"),
+            "answered 503: EngineCore is dead",
         ),
         (Result(1, "Starting to load model x\n", "Connection refused\n"), "loading weights"),
     ],

@@ -14,7 +14,10 @@ from cluster.facts import Answer, Facts, RayNode
 from cluster.plan import Plan
 from cluster.steps import Phase, Put, Result, Secret, Wait
 
-RUN = "sh .clusterctl/demo/run_cluster.sh"
+
+def run(node: str) -> str:
+    """The command of a node's own script."""
+    return f"sh .clusterctl/demo/{node}/run_cluster.sh"
 
 
 def shown(found: tuple[Phase, ...]) -> list[str]:
@@ -34,16 +37,16 @@ def test_a_fresh_cluster_word_for_word() -> None:
     assert up(plan(), fresh(plan())) == [
         "Write start scripts",
         "Start Ray head",
-        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh ray",
-        f"  gpu-01  wait up to 120 s for: {RUN} nodes",
+        f"  gpu-01  {run('gpu-01')} ray",
+        f"  gpu-01  wait up to 120 s for: {run('gpu-01')} nodes",
         "Start Ray workers",
-        "  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh ray",
+        f"  gpu-02  {run('gpu-02')} ray",
         "Wait for every node and GPU to join",
-        f"  gpu-02  wait up to 120 s for: {RUN} nodes",
+        f"  gpu-02  wait up to 120 s for: {run('gpu-02')} nodes",
         "Start vLLM",
-        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
+        f"  gpu-01  {run('gpu-01')} serve",
         "Wait for a completion",
-        f"  gpu-01  wait up to 3600 s for: {RUN} ready",
+        f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
     ]
 
 
@@ -97,13 +100,13 @@ def test_a_worker_that_died_is_started_again_and_vllm_after_it() -> None:
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         "Start Ray workers",
-        "  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh ray",
+        f"  gpu-02  {run('gpu-02')} ray",
         "Wait for every node and GPU to join",
-        f"  gpu-02  wait up to 120 s for: {RUN} nodes",
+        f"  gpu-02  wait up to 120 s for: {run('gpu-02')} nodes",
         "Start vLLM",
-        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
+        f"  gpu-01  {run('gpu-01')} serve",
         "Wait for a completion",
-        f"  gpu-01  wait up to 3600 s for: {RUN} ready",
+        f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
     ]
     assert head.name == "gpu-01"
 
@@ -116,9 +119,9 @@ def test_a_changed_flag_restarts_vllm_alone() -> None:
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "Write start scripts",
         "Start vLLM",
-        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
+        f"  gpu-01  {run('gpu-01')} serve",
         "Wait for a completion",
-        f"  gpu-01  wait up to 3600 s for: {RUN} ready",
+        f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
     ]
 
 
@@ -174,15 +177,18 @@ def test_a_server_that_exited_is_started_again() -> None:
         "Remove what is outdated",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "Start vLLM",
-        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
+        f"  gpu-01  {run('gpu-01')} serve",
         "Wait for a completion",
-        f"  gpu-01  wait up to 3600 s for: {RUN} ready",
+        f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
     ]
 
 
 def test_a_server_that_is_still_loading_is_waited_for() -> None:
     facts = with_facts(healthy(plan()), "gpu-01", answer=Answer(None, reason="Connection refused"))
-    assert up(plan(), facts) == ["Wait for a completion", f"  gpu-01  wait up to 3600 s for: {RUN} ready"]
+    assert up(plan(), facts) == [
+        "Wait for a completion",
+        f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
+    ]
 
 
 def test_a_head_that_died_takes_all_with_it() -> None:
@@ -219,10 +225,10 @@ def test_with_mp_every_node_runs_vllm_and_there_is_no_ray() -> None:
     assert up(changed, fresh(changed)) == [
         "Write start scripts",
         "Start vLLM",
-        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
-        "  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh serve",
+        f"  gpu-01  {run('gpu-01')} serve",
+        f"  gpu-02  {run('gpu-02')} serve",
         "Wait for a completion",
-        f"  gpu-01  wait up to 3600 s for: {RUN} ready",
+        f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
     ]
 
 
@@ -236,11 +242,11 @@ def test_with_mp_the_ranks_of_one_server_live_and_die_together() -> None:
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "  gpu-02  docker rm --force --volumes serve-gpu-02",
         "Start vLLM",
-        "  gpu-01  sh .clusterctl/demo/gpu-01/run_cluster.sh serve",
+        f"  gpu-01  {run('gpu-01')} serve",
     ]
 
 
-LOCAL = "sh .clusterctl/local/run_cluster.sh"
+LOCAL = "sh .clusterctl/local/local/run_cluster.sh"
 
 
 def test_with_processes() -> None:
@@ -294,7 +300,7 @@ def test_waiting_ends_at_once_when_the_container_is_dead(title: str) -> None:
     gone = "clusterctl-demo-ray is not running: exited, exit code 1, out of memory: false"
     assert wait.failed(Result(3, "", f"{gone}\n")) == gone
     assert wait.failed(Result(1, "", "Connection refused\n")) is None
-    assert wait.evidence[:3] == ("sh", ".clusterctl/demo/run_cluster.sh", "logs")
+    assert wait.evidence[:3] == ("sh", f".clusterctl/demo/{wait.node}/run_cluster.sh", "logs")
 
 
 # --- down -----------------------------------------------------------------------------------------
@@ -304,7 +310,6 @@ def test_down_removes_everything_and_nothing_else() -> None:
     facts = healthy(plan())
     probe = container(plan(), plan().head, "ray", id="probe-1", role="probe")
     facts = with_facts(facts, "gpu-01", containers=(*facts["gpu-01"].containers, probe))
-    folder = "sh -c 'rm -rf .clusterctl/demo && rmdir --ignore-fail-on-non-empty .clusterctl'"
     assert shown(phases.down(plan(), facts)) == [
         "Stop vLLM",
         "  gpu-01  docker stop --time 10 serve-gpu-01",
@@ -317,8 +322,10 @@ def test_down_removes_everything_and_nothing_else() -> None:
         "  gpu-02  docker stop --time 10 ray-gpu-02",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         "Remove files",
-        f"  gpu-01  {folder}",
-        f"  gpu-02  {folder}",
+        "  gpu-01  sh -c 'rm -rf .clusterctl/demo/gpu-01"
+        " && rmdir --ignore-fail-on-non-empty .clusterctl/demo .clusterctl'",
+        "  gpu-02  sh -c 'rm -rf .clusterctl/demo/gpu-02"
+        " && rmdir --ignore-fail-on-non-empty .clusterctl/demo .clusterctl'",
     ]
 
 
@@ -341,5 +348,56 @@ def test_down_with_processes() -> None:
 def test_a_secret_that_is_no_longer_in_the_inventory_leaves_the_nodes() -> None:
     before = (("HF_TOKEN", Secret("hf_old")),)
     lines = up(plan(), healthy(plan(), before))
+    assert "  gpu-01  rm -f .clusterctl/demo/gpu-01/secrets.env" in lines
     assert "  gpu-02  rm -f .clusterctl/demo/gpu-02/secrets.env" in lines
-    assert "  gpu-02  sh .clusterctl/demo/gpu-02/run_cluster.sh ray" in lines
+    assert f"  gpu-02  {run('gpu-02')} ray" in lines
+
+
+# --- what counts as outdated ------------------------------------------------------------------------
+
+
+def test_an_image_that_was_built_again_under_its_name_starts_all_of_them_again() -> None:
+    facts = {name: replace(fact, image_id="sha256:" + "b" * 64) for name, fact in healthy(plan()).items()}
+    assert up(plan(), facts) == [
+        "Remove what is outdated",
+        "  gpu-01  docker stop --time 10 serve-gpu-01",
+        "  gpu-01  docker rm --force --volumes serve-gpu-01",
+        "  gpu-01  docker stop --time 10 ray-gpu-01",
+        "  gpu-01  docker rm --force --volumes ray-gpu-01",
+        "  gpu-02  docker stop --time 10 ray-gpu-02",
+        "  gpu-02  docker rm --force --volumes ray-gpu-02",
+        *[line for line in up(plan(), fresh(plan())) if line != "Write start scripts"],
+    ]
+
+
+def test_an_image_that_nobody_can_name_makes_nothing_outdated() -> None:
+    facts = healthy(plan())
+    unlabelled = tuple(replace(one, image="") for one in facts["gpu-01"].containers)
+    assert phases.up(plan({"runtime.pull": "never"}), with_facts(facts, "gpu-02", image_id=None)) == ()
+    assert phases.up(plan(), with_facts(facts, "gpu-01", containers=unlabelled)) == ()
+
+
+@pytest.mark.parametrize("secrets", [(), SECRETS])
+def test_where_another_operator_started_it_only_the_files_are_missing(secrets: Any) -> None:
+    facts = {name: replace(fact, files={}) for name, fact in healthy(plan(), secrets).items()}
+    assert up(plan(), facts, secrets=secrets) == ["Write start scripts"]
+
+
+def test_a_probe_is_never_outdated() -> None:
+    facts = healthy(plan())
+    probe = container(plan(), plan().head, "ray", id="probe-1", role="probe", digest="")
+    assert (
+        phases.up(plan(), with_facts(facts, "gpu-01", containers=(*facts["gpu-01"].containers, probe))) == ()
+    )
+
+
+def test_the_image_is_there_before_anything_is_removed() -> None:
+    another = plan({"runtime.image": "registry.local/vllm-ray:v0.34.0"})
+    facts = {name: replace(fact, image_id=None, versions=None) for name, fact in healthy(plan()).items()}
+    found = phases.up(another, facts)
+    assert [phase.title for phase in found[:3]] == [
+        "Get the image",
+        "Remove what is outdated",
+        "Write start scripts",
+    ]
+    assert [step.node for step in found[0].steps] == ["gpu-01", "gpu-01", "gpu-02", "gpu-02"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,12 +162,13 @@ def test_the_docker_command_of_ray_word_for_word(tmp_path: Path) -> None:
         *("--label", "clusterctl.cluster=demo"),
         *("--label", "clusterctl.node=gpu-01"),
         *("--label", "clusterctl.role=ray"),
+        *("--label", "clusterctl.port=6379"),
         *("--network", "host"),
         *("--entrypoint", "sh"),
         *("--ipc", "shareable"),
         *("--volume", "/tmp"),
         *("--shm-size", "16g"),
-        *("--volume", "/data/with space's/$(id):/models:ro"),
+        *("--mount", "type=bind,source=/data/with space's/$(id),target=/models,readonly"),
         *("--gpus", "all"),
         HOSTILE,
         *("--volume", f"{here}:/clusterctl:ro"),
@@ -208,11 +211,53 @@ def test_environment_values_stand_in_the_file_as_they_are() -> None:
     assert "WITH_DOLLAR=$HOME `id`" in lines
 
 
-def test_the_process_engine_exports_environment_values_as_they_are(tmp_path: Path) -> None:
+OF_THIS_TEST = {"cluster": f"test-{os.getpid()}", "runtime.venv": None}
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """Where the processes of these tests have their CLUSTERCTL_TMP; gone afterwards."""
+    folder = Path(f"/tmp/clusterctl-{os.getuid()}-{OF_THIS_TEST['cluster']}")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_folder_for_processes_that_somebody_else_made_is_not_used(tmp_path: Path, scratch: Path) -> None:
+    node = Node(tmp_path, plan(OF_THIS_TEST, PROCESS), "python3", "stat")
+    (node.bin / "stat").write_text("#!/bin/sh\necho 12345\n")
+    scratch.mkdir()
+    result = node.run("run_cluster.sh", "ray")
+    assert result.returncode == 1
+    assert result.stderr == f"run_cluster.sh on local: {scratch} belongs to somebody else\n"
+    assert not node.record.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "verbs"),
+    [(1, ["inspect", "stop"]), (0, ["inspect", "stop", "remove", "inspect", "inspect"])],
+    ids=["it goes on", "it ends"],
+)
+def test_down_fails_where_a_process_cannot_be_stopped(
+    tmp_path: Path, scratch: Path, code: int, verbs: list[str]
+) -> None:
+    node = Node(tmp_path, plan(OF_THIS_TEST, PROCESS), "python3")
+    (node.bin / "python3").write_text(
+        '#!/bin/sh\necho "$4" >> "$RECORD"\ncase $4 in\n'
+        f"""  inspect) echo '[{{"name": "clusterctl-{OF_THIS_TEST["cluster"]}-serve"}}]' ;;\n"""
+        f"  stop) exit {code} ;;\nesac\n"
+    )
+    scratch.mkdir()
+    assert node.run("run_cluster.sh", "down").returncode == code
+    assert node.record.read_text().split() == verbs
+    assert scratch.exists()
+
+
+def test_the_process_engine_exports_environment_values_as_they_are(tmp_path: Path, scratch: Path) -> None:
     env = {"WITH_SPACES": " a b ", "WITH_HASH": "a #b", "WITH_DOLLAR": "$HOME `id`"}
-    node = Node(tmp_path, plan({"env": env, "runtime.venv": None}, PROCESS), "python3")
+    node = Node(tmp_path, plan({"env": env, **OF_THIS_TEST}, PROCESS), "python3")
     (node.bin / "python3").write_text('#!/bin/sh\nenv -0 > "$RECORD"\n')
     assert node.run("run_cluster.sh", "ray").returncode == 0
+    assert scratch.stat().st_mode & 0o777 == 0o700
     exported = dict(item.split("=", 1) for item in node.record.read_text().split("\0")[:-1])
     assert {name: exported[name] for name in env} == env
     assert exported["VLLM_HOST_IP"] == "127.0.0.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from samples import PROCESS, inventory
+from samples import GOOD, PROCESS, inventory
 
 from cluster.errors import InventoryError
 from cluster.inventory.rules import parallel_sizes
@@ -38,9 +38,9 @@ def test_unequal_nodes_work_where_the_tensor_parallel_size_is_given() -> None:
     assert parallel_sizes(inventory({"nodes.0.gpus": 4, "serve.tensor_parallel_size": 2})) == (2, 3)
 
 
-def what_is_wrong(changes: dict[str, Any]) -> str:
+def what_is_wrong(changes: dict[str, Any], base: str = GOOD) -> str:
     with pytest.raises(InventoryError) as caught:
-        inventory(changes)
+        inventory(changes, base)
     (complaint,) = caught.value.complaints
     return f"{complaint.key_path}: {complaint.what}"
 
@@ -89,6 +89,10 @@ def what_is_wrong(changes: dict[str, Any]) -> str:
             {"env": {"RAY_ADDRESS": "10.0.0.9:1"}},
             "env.RAY_ADDRESS: clusterctl sets it itself: it is the head's address and ray.port",
         ),
+        (
+            {"serve.executor_backend": "mp", "nodes.0.gpus": 4, "serve.tensor_parallel_size": 2},
+            "serve.executor_backend: 'mp' needs nodes with equal numbers of GPUs",
+        ),
         ({"secrets": {"A": {}}}, "secrets.A: expected either {env: NAME} or {file: PATH}"),
         (
             {"secrets": {"A": {"env": "A", "file": "/a"}}},
@@ -101,12 +105,40 @@ def test_keys_that_do_not_go_together(changes: dict[str, Any], what: str) -> Non
     assert what_is_wrong(changes) == what
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("-e", "-eA=b", "-e=A=b", "--env", "--env=A=b", "--env-file", "--env-file=/x"),
+        *("-l", "-lclusterctl.role=x", "--label", "--label=clusterctl.role=x", "--label-file"),
+    ],
+)
+def test_options_of_the_engine_that_are_clusterctls_own(argument: str) -> None:
+    assert what_is_wrong({"runtime.extra_args": ["--pids-limit=-1", argument]}) == (
+        "runtime.extra_args[1]: use env or secrets; labels are clusterctl's own"
+    )
+
+
+def test_other_options_of_the_engine_go_through() -> None:
+    words = ("--entitlements=x", "--log-opt", "max-size=1g", "--pids-limit=-1", "--ulimit", "core=0")
+    assert inventory({"runtime.extra_args": list(words)}).runtime.extra_args == words
+
+
+def test_processes_see_the_whole_machine_and_no_mounts() -> None:
+    assert what_is_wrong({"nodes.0.mounts": ["/a:/b"]}, PROCESS) == (
+        "nodes[0].mounts: the engine 'process' has no containers; leave this out"
+    )
+
+
 def test_a_local_inventory_may_use_paths_of_this_machine() -> None:
     assert inventory({"model.source": "~/models/x"}, PROCESS).model.source == "~/models/x"
 
 
 @pytest.mark.parametrize(
-    "name", ["HF_TOKEN", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "SECRET"]
+    "name",
+    [
+        *("HF_TOKEN", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "SECRET"),
+        *("DB_PASSWD", "GOOGLE_CREDENTIALS", "hf_token", "Db_Password", "credentials"),
+    ],
 )
 def test_names_that_are_secrets(name: str) -> None:
     assert what_is_wrong({"env": {name: "x"}}).startswith(f"env.{name}: a secret is not written down")

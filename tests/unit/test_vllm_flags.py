@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.inventory.vllm_flags import GONE, OURS, flag, why_not
+from cluster.inventory.vllm_flags import GONE, OURS, UNSUPPORTED, flag, why_not
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,14 @@ def test_flags_that_vllm_has(key: str) -> None:
             "clusterctl sets --tensor-parallel-size itself: set serve.tensor_parallel_size",
         ),
         ("port", "clusterctl sets --port itself: set serve.port"),
+        *(
+            (name, f"clusterctl does not work with --{name}: {UNSUPPORTED[name]}")
+            for name in ("uds", "config")
+        ),
+        *(
+            (name, f"clusterctl does not work with --{flag(name)}: {UNSUPPORTED['ssl-certfile']}")
+            for name in ("ssl-certfile", "ssl_certfile", "ssl_keyfile")
+        ),
     ],
 )
 def test_flags_that_an_inventory_may_not_carry(key: str, reason: str) -> None:
@@ -49,5 +57,5 @@ def test_flags_that_an_inventory_may_not_carry(key: str, reason: str) -> None:
 
 
 def test_every_name_is_spelt_as_a_flag_and_stands_in_one_list() -> None:
-    assert not GONE.keys() & OURS.keys()
-    assert all(flag(name) == name for name in (*GONE, *OURS))
+    assert not GONE.keys() & OURS.keys() | UNSUPPORTED.keys() & OURS.keys()
+    assert all(flag(name) == name for name in (*GONE, *OURS, *UNSUPPORTED))
