@@ -99,8 +99,11 @@ def _privileges(plan: Plan) -> Argv:
 
 
 def stop(engine: str, containers: Iterable[str]) -> Argv:
-    """Stop containers. Seconds suffice: Ray's drain is set to 0, see plan.py, and vLLM takes under 3."""
-    return (engine, "stop", "--time", STOP_TIMEOUT, *containers)
+    """Stop containers (docker 28 renamed --time, not -t).
+
+    Seconds suffice: Ray's drain is set to 0, see plan.py, and vLLM takes under 3.
+    """
+    return (engine, "stop", "-t", STOP_TIMEOUT, *containers)
 
 
 def remove(engine: str, containers: Iterable[str]) -> Argv:

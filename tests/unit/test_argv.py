@@ -172,7 +172,7 @@ def test_gpus_and_privileges(runtime: dict[str, Any], words: Argv) -> None:
 
 
 def test_the_rest_of_docker() -> None:
-    assert docker.stop("docker", ("a", "b")) == ("docker", "stop", "--time", "10", "a", "b")
+    assert docker.stop("docker", ("a", "b")) == ("docker", "stop", "-t", "10", "a", "b")
     assert docker.remove("podman", ("a",)) == ("podman", "rm", "--force", "--volumes", "a")
     assert docker.pull("docker", "x:1") == ("docker", "pull", "--quiet", "x:1")
 

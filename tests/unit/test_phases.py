@@ -96,7 +96,7 @@ def test_a_worker_that_died_is_started_again_and_vllm_after_it() -> None:
     )
     assert up(plan(), facts) == [
         "Remove what is outdated",
-        "  gpu-01  docker stop --time 10 serve-gpu-01",
+        "  gpu-01  docker stop -t 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         "Start Ray workers",
@@ -115,7 +115,7 @@ def test_a_changed_flag_restarts_vllm_alone() -> None:
     after = plan({"serve.args.max_model_len": 8192})
     assert up(after, healthy(plan())) == [
         "Remove what is outdated",
-        "  gpu-01  docker stop --time 10 serve-gpu-01",
+        "  gpu-01  docker stop -t 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "Write start scripts",
         "Start vLLM",
@@ -147,11 +147,11 @@ def test_what_concerns_all_containers_starts_all_of_them_again(
 ) -> None:
     assert up(plan(changes), healthy(plan(), before), secrets=secrets) == [
         "Remove what is outdated",
-        "  gpu-01  docker stop --time 10 serve-gpu-01",
+        "  gpu-01  docker stop -t 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
-        "  gpu-01  docker stop --time 10 ray-gpu-01",
+        "  gpu-01  docker stop -t 10 ray-gpu-01",
         "  gpu-01  docker rm --force --volumes ray-gpu-01",
-        "  gpu-02  docker stop --time 10 ray-gpu-02",
+        "  gpu-02  docker stop -t 10 ray-gpu-02",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         *up(plan(), fresh(plan())),
     ]
@@ -196,7 +196,7 @@ def test_a_head_that_died_takes_all_with_it() -> None:
     dead = container(plan(), plan().head, "ray", running=False, exit_code=137)
     facts = with_facts(facts, "gpu-01", containers=(dead, facts["gpu-01"].containers[1]), ray_nodes=None)
     lines = up(plan(), facts)
-    assert "  gpu-02  docker stop --time 10 ray-gpu-02" in lines
+    assert "  gpu-02  docker stop -t 10 ray-gpu-02" in lines
     assert lines[-len(up(plan(), fresh(plan()))) + 1 :] == up(plan(), fresh(plan()))[1:]
 
 
@@ -238,7 +238,7 @@ def test_with_mp_the_ranks_of_one_server_live_and_die_together() -> None:
     facts = with_facts(healthy(changed), "gpu-02", containers=(exited,))
     assert up(changed, facts)[:6] == [
         "Remove what is outdated",
-        "  gpu-01  docker stop --time 10 serve-gpu-01",
+        "  gpu-01  docker stop -t 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "  gpu-02  docker rm --force --volumes serve-gpu-02",
         "Start vLLM",
@@ -312,14 +312,14 @@ def test_down_removes_everything_and_nothing_else() -> None:
     facts = with_facts(facts, "gpu-01", containers=(*facts["gpu-01"].containers, probe))
     assert shown(phases.down(plan(), facts)) == [
         "Stop vLLM",
-        "  gpu-01  docker stop --time 10 serve-gpu-01",
+        "  gpu-01  docker stop -t 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "Stop Ray",
-        "  gpu-01  docker stop --time 10 ray-gpu-01",
+        "  gpu-01  docker stop -t 10 ray-gpu-01",
         "  gpu-01  docker rm --force --volumes ray-gpu-01",
-        "  gpu-01  docker stop --time 10 probe-1",
+        "  gpu-01  docker stop -t 10 probe-1",
         "  gpu-01  docker rm --force --volumes probe-1",
-        "  gpu-02  docker stop --time 10 ray-gpu-02",
+        "  gpu-02  docker stop -t 10 ray-gpu-02",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         "Remove files",
         "  gpu-01  sh -c 'rm -rf .clusterctl/demo/gpu-01"
@@ -360,11 +360,11 @@ def test_an_image_that_was_built_again_under_its_name_starts_all_of_them_again()
     facts = {name: replace(fact, image_id="sha256:" + "b" * 64) for name, fact in healthy(plan()).items()}
     assert up(plan(), facts) == [
         "Remove what is outdated",
-        "  gpu-01  docker stop --time 10 serve-gpu-01",
+        "  gpu-01  docker stop -t 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
-        "  gpu-01  docker stop --time 10 ray-gpu-01",
+        "  gpu-01  docker stop -t 10 ray-gpu-01",
         "  gpu-01  docker rm --force --volumes ray-gpu-01",
-        "  gpu-02  docker stop --time 10 ray-gpu-02",
+        "  gpu-02  docker stop -t 10 ray-gpu-02",
         "  gpu-02  docker rm --force --volumes ray-gpu-02",
         *[line for line in up(plan(), fresh(plan())) if line != "Write start scripts"],
     ]

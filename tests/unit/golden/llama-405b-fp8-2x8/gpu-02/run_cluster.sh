@@ -86,7 +86,7 @@ logs_of() {
 down() {
   [ $# -gt 0 ] || set -- "$serve" "$ray"
   for name in "$@"; do
-    docker stop --time 10 "$name" >/dev/null 2>&1 || :
+    docker stop -t 10 "$name" >/dev/null 2>&1 || :
     docker rm --force --volumes "$name" >/dev/null 2>&1 || :
   done
 }
