@@ -224,6 +224,8 @@ def _ssh_reason(target: Target, error: Exception) -> str:
         )
     if "No authentication methods" in text:
         return _permission_denied(target)
+    if "Timeout opening channel" in text:
+        return f"the connection to {target} broke: no answer within {DEAD_AFTER} s"
     if "banner" in text:
         return f"{target.host}:{target.port} does not speak SSH, or did not within {target.timeout:g} s"
     return f"SSH to {target}: {text or type(error).__name__}"

@@ -125,7 +125,7 @@ def test_up_answers_and_down_leaves_nothing(
 def what_else_a_running_cluster_shows(lab: Lab, file: Path, tmp_path: Path) -> None:
     """The files on the nodes are those of `render`; exec and logs reach every container."""
     for target in lab.hosts:
-        there = files_on(target, f"/root/.clusterctl/{lab.name}")
+        there = files_on(target, f"/root/.clusterctl/{lab.name}/{target.name}")
         assert there == rendered_files(file, tmp_path / "rendered", target.name)
 
     where = clusterctl(
