@@ -173,8 +173,9 @@ class _Work:
             if isinstance(step, Run) and step.starts:
                 self._running[f"{step.starts} on {step.node}"] = None
             result = self._step(step)
-            self.clock.add(step.node, time.monotonic() - started)
-            self._on_event(StepDone(step, time.monotonic() - started))
+            seconds = time.monotonic() - started
+            self.clock.add(step.node, seconds)
+            self._on_event(StepDone(step, seconds))
         return result
 
     def _step(self, step: Step) -> Result | None:

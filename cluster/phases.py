@@ -61,7 +61,6 @@ class Standing:
     """What stands and may stay: names of nodes. `outdated` containers have to go first."""
 
     ray: frozenset[str]
-    joined: bool
     serving: frozenset[str]
     answered: bool
     outdated: Mapping[str, tuple[Container, ...]]
@@ -76,7 +75,6 @@ def _standing(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Stand
     answer = facts[plan.head.name].answer
     return Standing(
         ray=ray,
-        joined=ray_complete,
         serving=serving,
         answered=bool(serving) and answer is not None and answer.text is not None,
         outdated={
@@ -172,7 +170,7 @@ def _start_ray_workers(plan: Plan, now: Standing) -> tuple[Run, ...]:
 
 def _join(plan: Plan, now: Standing) -> tuple[Wait, ...]:
     """Each worker waits for itself, so that one that dies or is cut off is named at once."""
-    if not plan.uses_ray or now.joined:
+    if not plan.uses_ray:
         return ()
     return tuple(_wait_joined(plan, member) for member in plan.workers if member.name not in now.ray)
 

@@ -1,8 +1,9 @@
-"""Which members a `--node` option means."""
+"""Which members a `--node` option means, and the inventory of them alone."""
 
 from __future__ import annotations
 
 from cluster.errors import EXIT_USAGE, ClusterctlError
+from cluster.inventory import Inventory
 from cluster.plan import Member, Plan
 
 
@@ -19,3 +20,8 @@ def chosen(plan: Plan, names: tuple[str, ...]) -> tuple[Member, ...]:
         if name not in known:
             raise UnknownNodeError(f"--node {name}: no such node; the nodes are {', '.join(known)}")
     return tuple(known[name] for name in names) or plan.members
+
+
+def narrowed(inventory: Inventory, members: tuple[Member, ...]) -> Inventory:
+    """The inventory with the nodes of these members alone: whom to connect to."""
+    return inventory.model_copy(update={"nodes": tuple(member.node for member in members)})

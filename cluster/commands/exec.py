@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster import console, fleet
-from cluster.commands.choose import chosen
+from cluster.commands.choose import chosen, narrowed
 from cluster.errors import EXIT_DONE, EXIT_NO, ConnectionLost
 from cluster.inventory import load
 from cluster.parallel import on_all
@@ -19,7 +19,7 @@ def execute(file: Path, argv: Argv, nodes: tuple[str, ...], as_json: bool) -> in
     inventory = load(file)
     plan = make_plan(inventory)
     members = chosen(plan, nodes)
-    with fleet.connect(inventory.model_copy(update={"nodes": tuple(m.node for m in members)})) as lines:
+    with fleet.connect(narrowed(inventory, members)) as lines:
         answers = on_all(
             {member.name: member for member in members},
             lambda m: lines.connections[m.name].run(script(m, "exec", *argv), timeout=None),

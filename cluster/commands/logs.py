@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import console, fleet, log_lines
-from cluster.commands.choose import chosen
+from cluster.commands.choose import chosen, narrowed
 from cluster.connection import Connection
 from cluster.errors import (
     EXIT_DONE,
@@ -48,8 +48,7 @@ def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as
     options = (*_since(plan, since), *(("--follow",) if follow else ()))
     found = [source for member in members for source in _sources(plan, member, options)]
     sources = {f"{source.node} {source.role}": source for source in found}
-    wanted = inventory.model_copy(update={"nodes": tuple(member.node for member in members)})
-    with fleet.connect(wanted, tolerant=True) as lines:
+    with fleet.connect(narrowed(inventory, members), tolerant=True) as lines:
         there = {key: source for key, source in sources.items() if source.node in lines.connections}
         lost = dict(lines.unreachable)
         act = _follow if follow else _collect
