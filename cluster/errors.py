@@ -17,6 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
 
 EXIT_DONE = 0
 EXIT_NO = 1
@@ -68,11 +71,25 @@ class ConnectError(ClusterctlError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One preflight finding: what is wrong on which node, and the command that mends it."""
+    """One preflight finding: an `error` stops `up`, a `warning` does not.
 
+    `id` is stable, for `--ignore` and for programs; `remedy` is the command that mends it.
+    """
+
+    id: str
     node: str
-    what: str
+    found: str
+    expected: str
     remedy: str
+    severity: Severity = "error"
+
+    @property
+    def what(self) -> str:
+        """`nvidia-smi shows 7 GPUs; expected: 8`."""
+        return f"{self.found}; expected: {self.expected}" if self.expected else self.found
+
+    def __str__(self) -> str:
+        return f"{self.node}  {self.what} [{self.id}]\n{self.remedy}"
 
 
 class PreflightError(ClusterctlError):
@@ -83,7 +100,7 @@ class PreflightError(ClusterctlError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         head = f"{count(len(self.problems), 'problem')} found before anything was changed"
-        lines = "\n".join(indent(f"{p.node}  {p.what}\n{p.remedy}") for p in self.problems)
+        lines = "\n".join(indent(str(problem)) for problem in self.problems)
         super().__init__(f"{head}\n{lines}")
 
 
