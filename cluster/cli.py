@@ -11,7 +11,7 @@ import click
 
 from cluster import __version__
 from cluster.cli_lab import lab
-from cluster.cli_options import INVENTORY, JSON, NODE
+from cluster.cli_options import IGNORE, INVENTORY, JSON, NODE
 from cluster.errors import EXIT_BUG, EXIT_DONE, EXIT_USAGE, ClusterctlError, Interrupted
 
 EXIT_CODES = """\b
@@ -41,15 +41,31 @@ def cli() -> None:
 @click.option(
     "--dry-run", is_flag=True, help="Print the steps that would be carried out, and carry out none."
 )
+@IGNORE
 @JSON
-def up(inventory: Path, dry_run: bool, as_json: bool) -> int:
+def up(inventory: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int:
     """Start Ray and vLLM; done when the model answered.
 
     What is already so stays as it is: a second up has nothing to do, and after a failure it continues.
     """
     from cluster.commands.up import up
 
-    return up(inventory, dry_run, as_json)
+    return up(inventory, dry_run, ignore, as_json)
+
+
+@cli.command()
+@INVENTORY
+@click.option("--quick", is_flag=True, help="Without measuring the network and reading the model's files.")
+@IGNORE
+@JSON
+def check(inventory: Path, quick: bool, ignore: tuple[str, ...], as_json: bool) -> int:
+    """Say what would stop `up`, and change nothing.
+
+    Facts of all nodes, what differs between them, and the network from every node to every other.
+    """
+    from cluster.commands.check import check
+
+    return check(inventory, quick, ignore, as_json)
 
 
 @cli.command()
@@ -129,9 +145,9 @@ def schema() -> int:
     return schema()
 
 
-@inventory.command()
+@inventory.command(name="check")
 @INVENTORY
-def check(inventory: Path) -> int:
+def check_inventory(inventory: Path) -> int:
     """Read an inventory and say what it means, or what is wrong with it."""
     from cluster.commands.inventory import check
 

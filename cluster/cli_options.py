@@ -11,3 +11,6 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a l
 NODE = click.option(
     "--node", "nodes", multiple=True, metavar="NAME", help="This node alone; can be repeated."
 )
+IGNORE = click.option(
+    "--ignore", "ignore", multiple=True, metavar="ID", help="Pass over a problem, by its id; can be repeated."
+)

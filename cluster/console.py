@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cluster.errors import Problem, indent
 from cluster.steps import Phase, Run, Step, Wait
 
 if TYPE_CHECKING:
@@ -54,6 +55,17 @@ def table(
     for row in rows:
         drawn.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
     rich_console(wide=not sys.stdout.isatty()).print(drawn)
+
+
+def problem(word: str, found: Problem, styles: Mapping[str, str]) -> None:
+    """`error  gpu-02  docker does not answer [docker-daemon-down]`, and below it what mends it."""
+    from rich.text import Text
+
+    line = Text.assemble(
+        (word, styles.get(word, "")), f"  {found.node}  {found.what} ", (f"[{found.id}]", "dim")
+    )
+    rich_console().print(line, soft_wrap=True)
+    rich_console().print(Text(indent(found.remedy)), soft_wrap=True)
 
 
 def confirm(question: str) -> bool:

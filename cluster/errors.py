@@ -1,6 +1,7 @@
 """What can go wrong, and the exit code that says what was touched.
 
 ClusterctlError
+├── UsageError        2  the command line asks for something that there is not
 ├── InventoryError    3  the inventory is wrong: nothing was contacted
 ├── ConnectError      4  a node could not be reached: nothing was changed
 ├── PreflightError    5  every node answered, one cannot do the job: nothing was changed
@@ -32,6 +33,12 @@ class ClusterctlError(Exception):
     """An expected failure: `str()` is the whole message for a person, without "error: "."""
 
     exit_code = EXIT_BUG
+
+
+class UsageError(ClusterctlError):
+    """The command line asks for something that there is not; nothing was contacted."""
+
+    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Problem:
     @property
     def what(self) -> str:
         """`nvidia-smi shows 7 GPUs; expected: 8`."""
-        return f"{self.found}; expected: {self.expected}" if self.expected else self.found
+        return f"{self.found.rstrip('.')}; expected: {self.expected}"
 
     def __str__(self) -> str:
         return f"{self.node}  {self.what} [{self.id}]\n{self.remedy}"

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 from cluster.connection import Connection
 from cluster.errors import ConnectError, ConnectionLost
-from cluster.facts import Fact, Facts, facts_of, read_facts, script_of
+from cluster.facts import Fact, Facts, facts_of, read_facts, script_of, with_clock_offset
 from cluster.parallel import on_all
 from cluster.plan import Member, Plan
 
 TIMEOUT = 300.0  # each fact has a limit of its own, see facts.script_of
-
-
-def gather(plan: Plan, connections: Mapping[str, Connection]) -> dict[str, Facts]:
-    """{node name: Facts}. Raises ConnectError where a line breaks."""
-    facts, lost = gather_tolerantly(plan, connections)
-    if lost:
-        raise ConnectError(lost, len(plan.members))
-    return facts
 
 
 FactsOf = Callable[[Plan, Member], tuple[Fact, ...]]
@@ -34,6 +27,15 @@ def gather_tolerantly(
     return {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}, lost
 
 
+def gather(plan: Plan, connections: Mapping[str, Connection], which: FactsOf = facts_of) -> dict[str, Facts]:
+    """{node name: Facts}. Raises ConnectError where a line breaks."""
+    facts, lost = gather_tolerantly(plan, connections, which)
+    if lost:
+        raise ConnectError(lost, len(plan.members))
+    return facts
+
+
 def _ask(facts: tuple[Fact, ...], connection: Connection) -> Facts:
+    asked = time.time()
     result = connection.run(("sh", "-s"), stdin=script_of(facts), timeout=TIMEOUT)
-    return read_facts(facts, result.stdout)
+    return with_clock_offset(read_facts(facts, result.stdout), asked, time.time())

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from cluster.argv import docker
-from cluster.facts import Container, Facts, RayNode
+from cluster.facts import IGNORED, Container, Facts, RayNode
 from cluster.facts.service import parse_ray_nodes
 from cluster.inventory.secrets import Secrets
 from cluster.join import why_not_joined, why_not_ready
 from cluster.plan import Member, Plan
-from cluster.render import digests, node_files, secrets_file
+from cluster.render import node_files, secrets_file
+from cluster.standing import SECRETS, Standing, sha256, standing
 from cluster.steps import Argv, Phase, Put, Result, Run, Wait
 
 START_TIMEOUT = 120.0
 PULL_TIMEOUT = 3600.0
 LAST_LINES = "400"
-SECRETS = "secrets.env"
 READY_POLL = 3.0  # asking Ray each time costs 0.6 s of a core on the head
 
 
-def up(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = ()) -> tuple[Phase, ...]:
-    """What has to be done, in order, so that the model answers; what is already so is left out."""
-    now = _standing(plan, facts, secrets)
+def up(
+    plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = (), ignored: tuple[str, ...] = ()
+) -> tuple[Phase, ...]:
+    """What has to be done, in order, so that the model answers; what is already so is left out.
+
+    `ignored` are ids of problems, which are written down on the nodes.
+    """
+    now = standing(plan, facts, secrets)
     phases = (
         Phase("Get the image", _get_image(plan, facts)),
         Phase("Remove what is outdated", _remove(plan, now.outdated)),
-        Phase("Write start scripts", _write(plan, facts, secrets)),
+        Phase("Write start scripts", (*_write(plan, facts, secrets), *_write_ignored(plan, facts, ignored))),
         Phase("Start Ray head", _start_ray_head(plan, now)),
         Phase("Start Ray workers", _start_ray_workers(plan, now)),
         Phase("Wait for every node and GPU to join", _join(plan, now)),
@@ -53,74 +56,6 @@ def down(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Phase, ...]:
     return tuple(phase for phase in phases if phase.steps)
 
 
-# --- what is already so ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What stands and may stay: names of nodes. `outdated` containers have to go first."""
-
-    ray: frozenset[str]
-    serving: frozenset[str]
-    answered: bool
-    outdated: Mapping[str, tuple[Container, ...]]
-
-
-def _standing(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Standing:
-    ray = frozenset(_ray_that_stands(plan, facts, secrets)) if plan.uses_ray else frozenset()
-    ray_complete = not plan.uses_ray or len(ray) == len(plan.members)
-    serving = frozenset(_vllm_that_stands(plan, facts, secrets)) if ray_complete else frozenset()
-    if len(serving) < len(plan.servers):
-        serving = frozenset()  # the ranks of one server live and die together
-    answer = facts[plan.head.name].answer
-    return Standing(
-        ray=ray,
-        serving=serving,
-        answered=bool(serving) and answer is not None and answer.text is not None,
-        outdated={
-            name: tuple(
-                container
-                for container in fact.containers
-                if (container.role == "ray" and name not in ray)
-                or (container.role == "serve" and name not in serving)
-            )
-            for name, fact in facts.items()
-        },
-    )
-
-
-def _ray_that_stands(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Iterable[str]:
-    """Workers stand only under a head that stands; each by its digest and by being alive in Ray."""
-    alive = facts[plan.head.name].ray_nodes
-    for member in plan.members:
-        stands = _runs(facts[member.name], "ray", digests(plan, member).ray, secrets)
-        if stands and alive is not None and why_not_joined(plan, member, alive) is None:
-            yield member.name
-        elif member.role == "head":
-            return
-
-
-def _vllm_that_stands(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Iterable[str]:
-    for member in plan.servers:
-        if _runs(facts[member.name], "serve", digests(plan, member).serve, secrets):
-            yield member.name
-
-
-def _runs(facts: Facts, role: str, digest: str, secrets: Secrets) -> bool:
-    """Whether a container runs as this inventory would start it today."""
-    container = facts.container(role)
-    if container is None or not container.running or container.digest != digest:
-        return False
-    rebuilt = facts.image_id is not None and container.image not in ("", facts.image_id)
-    return not rebuilt and _same_secrets(facts, secrets)
-
-
-def _same_secrets(facts: Facts, secrets: Secrets) -> bool:
-    if not facts.files:
-        return True  # another operator started it, from a home folder of their own
-    return facts.files.get(SECRETS) == (_sha256(secrets_file(secrets)) if secrets else None)
-
-
 # --- the steps of each phase ------------------------------------------------------------------------
 
 
@@ -137,9 +72,18 @@ def _write(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> tuple[Pu
         steps += [
             Put(member.name, f"{member.folder}/{path}", content, mode)
             for path, content, mode in wanted
-            if there.get(path) != _sha256(content)
+            if there.get(path) != sha256(content)
         ]
     return tuple(steps)
+
+
+def _write_ignored(plan: Plan, facts: Mapping[str, Facts], ignored: tuple[str, ...]) -> tuple[Put | Run, ...]:
+    """Whoever looks at the cluster later has to know what was passed over."""
+    differing = [member for member in plan.members if facts[member.name].ignored != ignored]
+    if not ignored:
+        return tuple(Run(m.name, ("rm", "-f", f"{m.folder}/{IGNORED}")) for m in differing)
+    content = "".join(f"{id_}\n" for id_ in ignored)
+    return tuple(Put(m.name, f"{m.folder}/{IGNORED}", content) for m in differing)
 
 
 def _get_image(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Run, ...]:
@@ -152,7 +96,9 @@ def _get_image(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Run, ...]:
             continue
         steps.append(Run(member.name, docker.pull(runtime.engine, runtime.image), PULL_TIMEOUT))
         if plan.uses_ray:
-            steps.append(Run(member.name, docker.probe(plan, member, "import ray, vllm"), START_TIMEOUT))
+            steps.append(
+                Run(member.name, docker.probe(plan, member, ("-c", "import ray, vllm")), START_TIMEOUT)
+            )
     return tuple(steps)
 
 
@@ -283,7 +229,3 @@ def _remove_folder(member: Member) -> Argv:
     """The member's folder, and the two around it where nothing else is in them."""
     folder, cluster = shlex.quote(member.folder), shlex.quote(f".clusterctl/{member.cluster}")
     return ("sh", "-c", f"rm -rf {folder} && rmdir --ignore-fail-on-non-empty {cluster} .clusterctl")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

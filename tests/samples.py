@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from cluster.facts import Answer, Container, Facts, RayNode, Versions
+from cluster.facts.hardware import Gpu, Interface
 from cluster.inventory import Inventory, parse
 from cluster.inventory.secrets import Secrets
 from cluster.plan import Member, Plan, make_plan
@@ -93,6 +94,13 @@ def container(plan: Plan, member: Member, role: str, /, **changes: Any) -> Conta
     )
 
 
+def gpu(index: int, **changes: Any) -> Gpu:
+    """One idle GPU."""
+    return replace(
+        Gpu(index, f"GPU-{index}", "NVIDIA H200", 143771 * 2**20, 0, "580.159.04", ecc_errors=0), **changes
+    )
+
+
 def fresh(plan: Plan, **changes: Any) -> dict[str, Facts]:
     """Nodes that can do the job, and on which nothing was ever done."""
     return {
@@ -101,8 +109,9 @@ def fresh(plan: Plan, **changes: Any) -> dict[str, Facts]:
                 engine_version="20.10.24",
                 versions=Versions("3.12.3", "2.60.0", "0.33.0"),
                 image_id=IMAGE_ID,
-                gpus=("NVIDIA H200",) * member.node.gpus,
-                interfaces={"lo": ("127.0.0.1",), "eth0": (member.address,)},
+                gpus=tuple(gpu(index) for index in range(member.node.gpus)),
+                interfaces={"lo": Interface(("127.0.0.1",)), "eth0": Interface((member.address,), 1500)},
+                default_route="eth0",
             ),
             **changes,
         )

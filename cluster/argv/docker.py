@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 from cluster.plan import Member, Plan
@@ -12,6 +13,7 @@ MOUNTED_AT = "/clusterctl"
 STOP_TIMEOUT = "10"
 
 # Least privilege that RDMA needs: the devices, and pinned memory without a limit.
+HAS_INFINIBAND = '[ -d /dev/infiniband ] && [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ]'
 INFINIBAND: Argv = ("--device", "/dev/infiniband", "--cap-add", "IPC_LOCK", "--ulimit", "memlock=-1:-1")
 
 
@@ -76,14 +78,23 @@ def _bind(mount: str) -> str:
     return f"type=bind,source={source},target={target}{',readonly' if mode == ['ro'] else ''}"
 
 
-def probe(plan: Plan, member: Member, program: str) -> Argv:
-    """Run a Python program in a container of the image that is gone when it ends."""
+def probe(plan: Plan, member: Member, question: Argv, *more: str) -> Argv:
+    """Run Python in a container of the image that is set up as Ray's, and gone when it ends."""
     return (
-        *(plan.runtime.engine, "run", "--rm", "--network", "none", "--entrypoint", "python3"),
+        *(plan.runtime.engine, "run", "--rm", "--network", "host", "--entrypoint", "python3"),
         *("--label", f"{LABEL}cluster={plan.cluster}", "--label", f"{LABEL}role=probe"),
-        *mounts(member),
-        *(plan.runtime.image or "", "-c", program),
+        *(word for name, value in member.env for word in ("--env", f"{name}={value}")),
+        *_own_container(plan, member),
+        *(*more, plan.runtime.image or "", *question),
     )
+
+
+def probe_on_node(plan: Plan, member: Member, question: Argv) -> str:
+    """The same for sh: as run_cluster.sh does, it passes InfiniBand in where the node has some."""
+    with_infiniband = shlex.join(probe(plan, member, (), *INFINIBAND))
+    without = shlex.join(probe(plan, member, ()))
+    ask = f'if {HAS_INFINIBAND}; then {with_infiniband} "$@"; else {without} "$@"; fi'
+    return f"set -- {shlex.join(question)}\n{ask}"
 
 
 def _gpus(plan: Plan) -> Argv:

@@ -13,10 +13,9 @@ from cluster.connection import Connection
 from cluster.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
-    EXIT_USAGE,
-    ClusterctlError,
     ConnectError,
     ConnectionLost,
+    UsageError,
 )
 from cluster.inventory import load
 from cluster.log_lines import LogLine, merge, read_lines
@@ -66,15 +65,9 @@ def _since(plan: Plan, text: str | None) -> Argv:
         return ()
     found = log_lines.since(text)
     if found is None:
-        raise SinceError(f"--since {text}: expected 90s, 10m, 2h, 1d or a moment like 2026-11-21T05:24:26Z")
+        raise UsageError(f"--since {text}: expected 90s, 10m, 2h, 1d or a moment like 2026-11-21T05:24:26Z")
     container = found.isdigit() and plan.runtime.engine != "process"
     return ("--since", f"{found}s" if container else found)
-
-
-class SinceError(ClusterctlError):
-    """`--since` is no time."""
-
-    exit_code = EXIT_USAGE
 
 
 def _sources(plan: Plan, member: Member, options: Argv) -> Iterator[Source]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster import console, fleet
 from cluster.errors import EXIT_DONE, EXIT_NO, ConnectError, indent
+from cluster.facts import what_serves
 from cluster.gather import gather_tolerantly
 from cluster.health import Health, NodeHealth, health
 from cluster.inventory import load
@@ -28,7 +29,7 @@ def status(file: Path, as_json: bool) -> int:
     inventory = load(file)
     plan = make_plan(inventory)
     with fleet.connect(inventory, tolerant=True) as lines:
-        facts, lost = gather_tolerantly(plan, lines.connections)
+        facts, lost = gather_tolerantly(plan, lines.connections, what_serves)
     found = health(plan, facts, {**lines.unreachable, **lost})
     if as_json:
         console.emit(to_json(plan, found))

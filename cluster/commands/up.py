@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from time import monotonic
 
-from cluster import checks, console, fleet, phases
+from cluster import console, fleet, phases
 from cluster.apply import Event, OnEvent, PhaseDone, apply
+from cluster.checks import Verdict
+from cluster.commands.check import STYLES, known_ids, problem_json
 from cluster.errors import EXIT_DONE, PreflightError
 from cluster.facts.service import parse_answer
 from cluster.gather import gather
@@ -15,22 +17,23 @@ from cluster.inventory.secrets import read_secrets
 from cluster.plan import Plan, make_plan
 from cluster.reporter import reporter
 from cluster.steps import Result
+from cluster.survey import Survey, measured
 
 REMEDY = "Mend it and run `clusterctl up` again: it continues from here; or `clusterctl down`."
 
 
-def up(file: Path, dry_run: bool, as_json: bool) -> int:
+def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int:
     """Bring the cluster up; what is already so stays. Raises ClusterctlError."""
+    known_ids(ignore)
     started = monotonic()
     inventory = load(file)
     secrets = read_secrets(inventory, str(file))
     plan = make_plan(inventory)
     with fleet.connect(inventory) as lines:
         facts = gather(plan, lines.connections)
-        problems = checks.preflight(plan, facts)
-        if problems:
-            raise PreflightError(problems)
-        todo = phases.up(plan, facts, secrets)
+        todo = phases.up(plan, facts, secrets, ignore)
+        found = measured(plan, lines.connections, facts) if todo else Survey(plan, facts, {}, None)
+        _judge(found.verdict(ignore), as_json)
         if not todo:
             _nothing_to_do(plan, as_json)
             return EXIT_DONE
@@ -42,6 +45,18 @@ def up(file: Path, dry_run: bool, as_json: bool) -> int:
             last = apply(todo, lines.connections, len(plan.members), own.then(report), REMEDY)
     _serving(plan, last, monotonic() - started, own, as_json)
     return EXIT_DONE
+
+
+def _judge(verdict: Verdict, as_json: bool) -> None:
+    """Errors stop it before anything is changed; the rest is said."""
+    if verdict.errors:
+        raise PreflightError(verdict.errors)
+    for word, problems in (("warning", verdict.warnings), ("ignored", verdict.ignored)):
+        for problem in problems:
+            if as_json:
+                console.emit({"event": word, **problem_json(problem)})
+            else:
+                console.problem(word, problem, STYLES)
 
 
 class _OwnTime:

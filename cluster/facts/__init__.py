@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from cluster.facts import containers, node, processes
+from cluster.facts import containers, gpu, node, processes, rdma, system
 from cluster.facts.types import Answer, Container, Fact, Facts, RayNode, Versions
 from cluster.plan import Member, Plan
 from cluster.steps import Result
@@ -31,18 +32,40 @@ __all__ = [
 ]
 
 LONGEST = 30
+# What `up --ignore` writes on a node, so that whoever comes later knows.
+IGNORED = "ignored"
 BEGIN, END = "=== clusterctl fact ", "=== clusterctl exit "
 
 
-def facts_of(plan: Plan, member: Member) -> tuple[Fact, ...]:
-    """The facts that matter to a member of a plan."""
+def facts_of(plan: Plan, member: Member, hashing: bool = True) -> tuple[Fact, ...]:
+    """All that matters to a member of a plan; without `hashing` the model's files are only listed."""
+    cuda = plan.runtime.device == "cuda"
+    return (
+        Fact("clock_began", system.CLOCK, system.parse_clock_began),
+        *what_is_ours(plan, member),
+        _ignored(member),
+        *_engine(plan).can(plan, member, hashing),
+        Fact("system", system.SYSTEM, system.parse_system),
+        *((*gpu.facts(), *rdma.facts()) if cuda else ()),
+        Fact("interfaces", node.INTERFACES, node.parse_interfaces),
+        Fact("listening", "cat /proc/net/tcp /proc/net/tcp6", node.parse_listening),
+        *_engine(plan).serves(plan, member),
+        Fact("clock_ended", system.CLOCK, system.parse_clock_ended),
+    )
+
+
+def without_hashes(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """As facts_of, but quick: the contents of the model's files stay unread."""
+    return facts_of(plan, member, hashing=False)
+
+
+def what_serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """The facts that a status needs: what runs, what it answers, and what vLLM should make of the GPUs."""
     return (
         *what_is_ours(plan, member),
-        *_engine(plan).can(plan, member),
-        Fact("gpus", "nvidia-smi --query-gpu=name --format=csv,noheader", node.parse_gpus),
-        Fact("hcas", "ls /sys/class/infiniband", node.parse_hcas),
-        Fact("interfaces", "ip -o -4 addr show", node.parse_interfaces),
-        Fact("listening", "cat /proc/net/tcp /proc/net/tcp6", node.parse_listening),
+        _ignored(member),
+        *(gpu.memory() if plan.runtime.device == "cuda" else ()),
+        _engine(plan).inside_fact(plan, member, hashing=False),
         *_engine(plan).serves(plan, member),
     )
 
@@ -54,6 +77,10 @@ def what_is_ours(plan: Plan, member: Member) -> tuple[Fact, ...]:
         *_engine(plan).has(plan, member),
         Fact("files", f'cd "$HOME"/{shlex.quote(member.folder)} && {files}', node.parse_files),
     )
+
+
+def _ignored(member: Member) -> Fact:
+    return Fact("ignored", f'cat "$HOME"/{shlex.quote(f"{member.folder}/{IGNORED}")}', node.parse_ignored)
 
 
 def _engine(plan: Plan) -> ModuleType:
@@ -82,6 +109,14 @@ def read_facts(facts: tuple[Fact, ...], output: str) -> Facts:
         if fact.name in sections:
             values |= fact.parse(sections[fact.name])
     return Facts(**values)
+
+
+def with_clock_offset(facts: Facts, asked: float, answered: float) -> Facts:
+    """The facts of one round trip; `asked` and `answered` by the operator's clock, in seconds since 1970."""
+    if facts.clock_began is None or facts.clock_ended is None:
+        return facts
+    offset, uncertainty = system.clock_offset(asked, answered, facts.clock_began, facts.clock_ended)
+    return replace(facts, clock_offset=offset, clock_uncertainty=uncertainty)
 
 
 def _sections(output: str) -> Iterator[tuple[str, Result]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from cluster.argv import docker
-from cluster.facts.service import parse_answer, parse_last_words, parse_ray_nodes
-from cluster.facts.text import json_list, mapping, whole
-from cluster.facts.types import Container, Fact
-from cluster.facts.versions import VERSIONS, parse_versions
+from cluster.facts import inside
+from cluster.facts.service import KV_CACHE, parse_answer, parse_kv_cache, parse_last_words, parse_ray_nodes
+from cluster.facts.system import disks_command, parse_disks
+from cluster.facts.text import json_list, json_objects, json_or_none, mapping, texts, whole
+from cluster.facts.types import Container, EngineSetup, Fact
 from cluster.plan import Member, Plan
 from cluster.steps import Result
 
@@ -32,26 +34,53 @@ def has(plan: Plan, _: Member) -> tuple[Fact, ...]:
     )
 
 
-def can(plan: Plan, member: Member) -> tuple[Fact, ...]:
-    """Whether the image is there, and the versions in it.
-
-    A container that runs from this very image is asked instead of starting one.
-    """
-    engine, image = plan.runtime.engine, plan.runtime.image or ""
-    id_of_image = f"{engine} image inspect --format '{{{{.Id}}}}' {shlex.quote(image)}"
-    id_in_use = f"{engine} inspect --format '{{{{.Image}}}}' {plan.main_container} 2>/dev/null"
-    ask_container = shlex.join((engine, "exec", plan.main_container, "python3", "-c", VERSIONS))
-    ask_image = shlex.join(docker.probe(plan, member, VERSIONS))
-    return (
-        Fact("image", id_of_image, parse_image),
-        Fact(
-            "versions",
-            f"wanted=$({id_of_image} 2>/dev/null) || exit 0\n"
-            f'if [ "$({id_in_use})" = "$wanted" ] && {ask_container} 2>/dev/null; then exit 0; fi\n'
-            f"{ask_image}",
-            parse_versions,
-        ),
+def _names(plan: Plan) -> str:
+    """The containers that bear our names, each with our label, if it has it."""
+    wanted = f"name=^/?({plan.ray_container}|{plan.serve_container})$"
+    label = f'{{{{.Label "{docker.LABEL}cluster"}}}}'
+    return shlex.join(
+        (plan.runtime.engine, "ps", "--all", "--filter", wanted, "--format", f"{{{{.Names}}}} {label}")
     )
+
+
+def can(plan: Plan, member: Member, hashing: bool) -> tuple[Fact, ...]:
+    """Whether the image is there, what is in it, how the engine is set up, and the disks."""
+    engine, image = plan.runtime.engine, shlex.quote(plan.runtime.image or "")
+    parts = ",".join(f"{{{{json {part}}}}}" for part in (".Config", ".RootFS.Layers"))
+    content = f"{engine} image inspect --format '[{parts}]' {image}"
+    root = f"root=$({engine} info --format '{ROOT[engine]}' 2>/dev/null)\n"
+    return (
+        Fact("name_conflicts", _names(plan), parse_name_conflicts),
+        Fact("image", f"{_id_of_image(plan)} && {content}", parse_image),
+        Fact("engine_setup", f"{engine} info --format '{{{{json .}}}}'", parse_engine_setup),
+        Fact("disks", root + disks_command({"engine": '"${root:-/var/lib}"'}), parse_disks),
+        inside_fact(plan, member, hashing),
+    )
+
+
+def inside_fact(plan: Plan, member: Member, hashing: bool) -> Fact:
+    """What vLLM would find. A container that runs from this very image is asked instead of starting one."""
+    engine, question = plan.runtime.engine, inside.question(plan, hashing)
+    id_in_use = f"{engine} inspect --format '{{{{.Image}}}}' {plan.main_container} 2>/dev/null"
+    ask_container = shlex.join((engine, "exec", plan.main_container, "python3", *question))
+    return Fact(
+        "inside",
+        f"wanted=$({_id_of_image(plan)} 2>/dev/null) || exit 0\n"
+        f'if [ "$({id_in_use})" = "$wanted" ] && {ask_container} 2>/dev/null; then exit 0; fi\n'
+        f"{docker.probe_on_node(plan, member, question)}",
+        inside.parse_inside,
+    )
+
+
+def _id_of_image(plan: Plan) -> str:
+    image = shlex.quote(plan.runtime.image or "")
+    return f"{plan.runtime.engine} image inspect --format '{{{{.Id}}}}' {image}"
+
+
+# Variables of an image that say what is in it; others may be anything, also secrets.
+TELLING = ("CUDA_VERSION", "NVIDIA_REQUIRE_", "NV_CUDA_", "NCCL_VERSION", "VLLM_")
+PODMAN_SECURITY = {"rootless": "name=rootless", "selinuxEnabled": "name=selinux"}
+ROOT = {"docker": "{{.DockerRootDir}}", "podman": "{{.Store.GraphRoot}}"}
 
 
 def serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
@@ -69,9 +98,11 @@ def serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
         f"state=$({engine} inspect --format '{{{{.State.Running}}}}' {plan.serve_container} 2>/dev/null)\n"
         f'[ "$state" != false ] || {engine} logs --timestamps --tail 400 {plan.serve_container} 2>&1'
     )
+    kv_cache = f"{engine} logs {plan.serve_container} 2>&1 | {KV_CACHE}"
     return (
         *((Fact("ray_nodes", nodes, parse_ray_nodes),) if plan.uses_ray else ()),
         *((Fact("answer", answer, parse_answer),) if member.role == "head" else ()),
+        *((Fact("kv_cache", kv_cache, parse_kv_cache),) if member.role == "head" else ()),
         *((Fact("last_words", last_words, parse_last_words),) if member in plan.servers else ()),
     )
 
@@ -111,7 +142,50 @@ def _container(item: Mapping[str, Any]) -> Container:
     )
 
 
+def parse_name_conflicts(result: Result) -> dict[str, Any]:
+    """Names without a label behind them."""
+    if result.exit_code != 0:
+        return {}
+    lines = [line.split() for line in result.stdout.splitlines()]
+    return {"name_conflicts": tuple(words[0] for words in lines if len(words) == 1)}
+
+
 def parse_image(result: Result) -> dict[str, Any]:
-    """`sha256:...`; absent where the node does not have the image."""
+    """`sha256:...`, then its configuration and layers as JSON; absent where the image is not there."""
     found = re.search(r"^(sha256:)?[0-9a-f]{12,64}$", result.stdout, re.MULTILINE)
-    return {"image_id": found.group(0)} if result.exit_code == 0 and found else {}
+    if result.exit_code != 0 or not found:
+        return {}
+    content = json_or_none(result.stdout.strip().splitlines()[-1])
+    config, layers = content if isinstance(content, list) and len(content) == 2 else ({}, [])
+    variables = texts(mapping(config).get("Env"))
+    starts = [mapping(config).get(key) for key in ("Entrypoint", "Cmd", "WorkingDir", "User")]
+    return {
+        "image_id": found.group(0),
+        "image_content": json.dumps([texts(layers), variables, starts]) if texts(layers) else None,
+        "image_env": {
+            name: value
+            for name, _, value in (text.partition("=") for text in variables)
+            if name.startswith(TELLING)
+        },
+    }
+
+
+def parse_engine_setup(result: Result) -> dict[str, Any]:
+    """What `docker info` or `podman info` prints as JSON."""
+    for content in json_objects(result.stdout):
+        if result.exit_code != 0:
+            break
+        store = mapping(content.get("store"))  # podman's, as is host
+        security = mapping(mapping(content.get("host")).get("security"))
+        return {
+            "engine_setup": EngineSetup(
+                storage_driver=str(content.get("Driver") or store.get("graphDriverName") or ""),
+                root=str(content.get("DockerRootDir") or store.get("graphRoot") or ""),
+                runtimes=tuple(sorted(str(name) for name in mapping(content.get("Runtimes")))),
+                security=(
+                    *texts(content.get("SecurityOptions")),
+                    *(word for key, word in PODMAN_SECURITY.items() if security.get(key) is True),
+                ),
+            )
+        }
+    return {}

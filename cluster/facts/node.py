@@ -1,31 +1,52 @@
-"""Facts about the node under the engine: GPUs, HCAs, interfaces, ports, our files."""
+"""Facts about the node under the engine: interfaces, ports, our files."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from cluster.facts.hardware import Interface
 from cluster.steps import Result
 
-
-def parse_gpus(result: Result) -> dict[str, Any]:
-    """One GPU name a line."""
-    if result.exit_code != 0:
-        return {}
-    return {"gpus": tuple(line.strip() for line in result.stdout.splitlines() if line.strip())}
-
-
-def parse_hcas(result: Result) -> dict[str, Any]:
-    """The RDMA devices that the kernel knows."""
-    return {"hcas": tuple(result.stdout.split())} if result.exit_code == 0 else {}
+INTERFACES = """\
+ip -o -4 addr show
+ip -o link show
+grep -H . /sys/class/net/*/address /sys/class/net/*/speed 2>/dev/null
+ip -4 route show default"""
 
 
 def parse_interfaces(result: Result) -> dict[str, Any]:
-    """{interface: its IPv4 addresses} from `ip -o -4 addr show`."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name, address in re.findall(r"^\d+:\s+([^\s@:]+)\S*\s+inet\s+([\d.]+)", result.stdout, re.MULTILINE):
-        found[name] = (*found.get(name, ()), address)
-    return {"interfaces": found}
+    """From `ip -o -4 addr`, `ip -o link`, /sys/class/net and `ip -4 route show default`."""
+    text = result.stdout
+    addresses: dict[str, tuple[str, ...]] = {}
+    for name, address in re.findall(r"^\d+:\s+([^\s@:]+)\S*\s+inet\s+([\d.]+)", text, re.MULTILINE):
+        addresses[name] = (*addresses.get(name, ()), address)
+    links = {name: (flags, mtu, mac) for name, flags, mtu, mac in LINK.findall(text)}
+    found = {
+        name: Interface(
+            addresses=addresses[name],
+            mtu=int(links[name][1]) if name in links else None,
+            up=name not in links or "UP" in links[name][0].split(","),
+            speed=_speed(text, name, links[name][2]) if name in links else None,
+        )
+        for name in addresses
+    }
+    route = re.search(r"^default\b.*\bdev (\S+)", text, re.MULTILINE)
+    return {"interfaces": found, "default_route": route[1] if route else None}
+
+
+LINK = re.compile(
+    r"^\d+:\s+([^\s@:]+)\S*\s+<([A-Z_,0-9]*)>.*?\bmtu (\d{1,7})\b(?:.*?\blink/\S+ ([0-9a-f:]+))?",
+    re.MULTILINE,
+)
+
+
+def _speed(text: str, name: str, mac: str) -> int | None:
+    """Mb/s; /sys may show another network namespace than `ip`, so the interface has to be the same one."""
+    folder = rf"^/sys/class/net/{re.escape(name)}"
+    same = mac and re.search(rf"{folder}/address:{mac}$", text, re.MULTILINE)
+    speed = re.search(rf"{folder}/speed:([0-9]{{1,7}})$", text, re.MULTILINE)
+    return int(speed[1]) if same and speed else None
 
 
 def parse_listening(result: Result) -> dict[str, Any]:
@@ -43,3 +64,10 @@ def parse_files(result: Result) -> dict[str, Any]:
             path: digest for digest, path in re.findall(r"^([0-9a-f]{64})  \./(.+)$", result.stdout, re.M)
         }
     }
+
+
+def parse_ignored(result: Result) -> dict[str, Any]:
+    """Ids of the problems that `up --ignore` passed over, one a line."""
+    if result.exit_code != 0:
+        return {}
+    return {"ignored": tuple(line.strip() for line in result.stdout.splitlines() if line.strip())}

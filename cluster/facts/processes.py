@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.argv import docker
-from cluster.facts.service import parse_answer, parse_last_words, parse_ray_nodes
+from cluster.facts import inside
+from cluster.facts.service import KV_CACHE, parse_answer, parse_kv_cache, parse_last_words, parse_ray_nodes
+from cluster.facts.system import disks_command, parse_disks
 from cluster.facts.text import json_list, mapping, whole
 from cluster.facts.types import Container, Fact
-from cluster.facts.versions import VERSIONS, parse_versions
 from cluster.plan import Member, Plan
 from cluster.steps import Result
 
@@ -22,18 +23,26 @@ def has(plan: Plan, member: Member) -> tuple[Fact, ...]:
     return (Fact("containers", f"{_path(plan)}cd {folder} && {inspect}", parse_processes),)
 
 
-def can(plan: Plan, _: Member) -> tuple[Fact, ...]:
-    """The versions in the virtual environment."""
-    return (Fact("versions", f"{_path(plan)}python3 -c {shlex.quote(VERSIONS)}", parse_versions),)
+def can(plan: Plan, member: Member, hashing: bool) -> tuple[Fact, ...]:
+    """What is in the virtual environment, and the disks."""
+    return (inside_fact(plan, member, hashing), Fact("disks", disks_command({}), parse_disks))
+
+
+def inside_fact(plan: Plan, _: Member, hashing: bool) -> Fact:
+    """What the environment's Python finds."""
+    ask = shlex.join(("python3", *inside.question(plan, hashing)))
+    return Fact("inside", f"{_path(plan)}{ask}", inside.parse_inside)
 
 
 def serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
     """Who joined Ray, whether the model answers, and the last words of a server that is gone."""
     script = f'sh "$HOME"/{shlex.quote(member.folder)}/run_cluster.sh'
+    kv_cache = f"{script} logs serve | {KV_CACHE}"
     last_words = f"{script} running serve || {script} logs serve --tail 400"
     return (
         *((Fact("ray_nodes", f"{script} nodes", parse_ray_nodes),) if plan.uses_ray else ()),
         *((Fact("answer", f"{script} ask --timeout 20", parse_answer),) if member.role == "head" else ()),
+        *((Fact("kv_cache", kv_cache, parse_kv_cache),) if member.role == "head" else ()),
         *((Fact("last_words", last_words, parse_last_words),) if member in plan.servers else ()),
     )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from cluster.facts.text import json_objects, number
-from cluster.facts.types import Answer, RayNode
+from cluster.facts.types import Answer, KvCache, RayNode
 from cluster.log_lines import excerpt
 from cluster.steps import Result
 
@@ -37,6 +38,25 @@ def parse_answer(result: Result) -> dict[str, Any]:
         if isinstance(content.get("answer"), str):
             return {"answer": Answer(content["answer"], number(content.get("seconds")))}
     return {"answer": Answer(None, reason=result.reason)}
+
+
+# One line since vLLM 0.28, two before (vllm/v1/core/kv_cache_utils.py); the first engine's will do.
+KV_CACHE = "grep -m 2 -oE 'KV cache size: .*|Maximum concurrency for .*'"
+
+
+def parse_kv_cache(result: Result) -> dict[str, Any]:
+    """`GPU KV cache size: 643,232 tokens, Maximum concurrency for 40,960 tokens per request: 15.70x`."""
+    tokens = re.search(r"KV cache size: ([0-9,]{1,20}) tokens", result.stdout)
+    most = re.search(
+        r"Maximum concurrency for ([0-9,]{1,20}) tokens per request: ([0-9]{1,9}\.?[0-9]*)x", result.stdout
+    )
+    if not tokens or not most:
+        return {}
+    return {"kv_cache": KvCache(_with_commas(tokens[1]), float(most[2]), _with_commas(most[1]))}
+
+
+def _with_commas(text: str) -> int:
+    return int(text.replace(",", "") or "0")
 
 
 def parse_last_words(result: Result) -> dict[str, Any]:

@@ -56,3 +56,20 @@ def number(value: Any) -> float:
 def text_or_none(value: Any) -> str | None:
     """The value where it is text, else None."""
     return value if isinstance(value, str) else None
+
+
+def whole_or_none(value: Any) -> int | None:
+    """The value where it is a whole number, also as text, else None."""
+    if isinstance(value, str) and 0 < len(value) <= 20 and value.isascii() and value.isdigit():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """The texts of a list, else nothing."""
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+def mappings(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """The mappings of a list, else nothing."""
+    return tuple(item for item in value if isinstance(item, dict)) if isinstance(value, list) else ()

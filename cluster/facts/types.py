@@ -1,4 +1,4 @@
-"""What a node says about itself, understood."""
+"""What a node says about itself, understood. Sizes are bytes; None: unknown, but in limits: unlimited."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.facts.hardware import Disk, Gpu, GpuProcess, Hca, Interface, System
+from cluster.facts.model_files import ModelFiles
 from cluster.steps import Result
 
 
@@ -43,6 +45,34 @@ class Versions:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """What vLLM finds where it runs: in a container as Ray's, or in the virtual environment.
+
+    `memlock` and `nofile` are the soft limits, None: none. `cuda` is (cuInit's code, GPUs that CUDA sees),
+    None where there is no libcuda. `resolves_to` are the addresses of the node's own name.
+    """
+
+    memlock: int | None = None
+    nofile: int | None = None
+    shm_bytes: int | None = None
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    infiniband: tuple[str, ...] = ()
+    resolves_to: tuple[str, ...] = ()
+    cuda: tuple[int, int] | None = None
+    model: ModelFiles | None = None
+
+
+@dataclass(frozen=True)
+class EngineSetup:
+    """How the container engine is set up on a node."""
+
+    storage_driver: str = ""
+    root: str = ""
+    runtimes: tuple[str, ...] = ()
+    security: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RayNode:
     """A node as Ray's own API lists it, dead ones included."""
 
@@ -63,23 +93,66 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class KvCache:
+    """What vLLM says of its KV cache, once it is up: tokens, and requests of `max_model_len` at once."""
+
+    tokens: int
+    max_concurrency: float
+    max_model_len: int
+
+
+@dataclass(frozen=True)
 class Facts:
     """What one node answered."""
 
     engine_version: str | None = None
     engine_error: str = ""
+    engine_setup: EngineSetup | None = None
     containers: tuple[Container, ...] = ()
+    # Containers that bear a name of ours and not our label.
+    name_conflicts: tuple[str, ...] = ()
     image_id: str | None = None
+    # Its layers and configuration: two images of one content have different ids where they were made apart.
+    image_content: str | None = None
+    # What an image says of itself: CUDA_VERSION, NVIDIA_REQUIRE_CUDA, ...
+    image_env: Mapping[str, str] = field(default_factory=dict)
     versions: Versions | None = None
     versions_error: str = ""
-    gpus: tuple[str, ...] = ()
-    hcas: tuple[str, ...] = ()
-    interfaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    inside: Inside | None = None
+    system: System | None = None
+    # The node's own clock before and after all other facts, in seconds since 1970.
+    clock_began: float | None = None
+    clock_ended: float | None = None
+    # Seconds that the node's clock is ahead of the operator's, and how far off that may be.
+    clock_offset: float | None = None
+    clock_uncertainty: float = 0.0
+    gpus: tuple[Gpu, ...] = ()
+    gpu_error: str = ""
+    gpu_processes: tuple[GpuProcess, ...] = ()
+    # The CUDA version that the driver supports at most.
+    cuda_version: str | None = None
+    xids: tuple[str, ...] = ()
+    fabric_states: tuple[str, ...] = ()
+    fabric_manager: str | None = None
+    amd_gpus: int = 0
+    amd_driver: str | None = None
+    hcas: tuple[Hca, ...] = ()
+    # How NCCL would get at GPU memory from an HCA: peermem, dma-buf; empty: it cannot.
+    gpudirect: tuple[str, ...] = ()
+    # {GPU: {HCA: NCCL's word for how far they are apart}}, e.g. {"GPU0": {"mlx5_0": "PIX"}}.
+    distances: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # PCIe bridges with ACS on, which sends GPU-to-HCA traffic through the CPU.
+    acs_bridges: int = 0
+    interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    default_route: str | None = None
     listening: frozenset[int] = frozenset()
+    disks: tuple[Disk, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
     ray_nodes: tuple[RayNode, ...] | None = None
     ray_error: str = ""
     answer: Answer | None = None
+    kv_cache: KvCache | None = None
     last_words: str = ""
 
     def container(self, role: str) -> Container | None:

@@ -20,6 +20,7 @@ from cluster.steps import Argv, Result
 
 Answer = Callable[[Argv], Result | None]
 OK = Result(0, "", "")
+GPU = "{0}, GPU-{0}, NVIDIA H200, 143771, 0, 580.159.04, Disabled, 0\n"
 IMAGE_ID = "sha256:" + "a" * 64
 
 
@@ -42,10 +43,17 @@ class FakeNode:
     # --- the Connection ---
 
     def run(
-        self, argv: Argv, stdin: str = "", on_line: Callable[[str], None] | None = None, **_: Any
+        self,
+        argv: Argv,
+        stdin: str = "",
+        timeout: float | None = None,
+        on_line: Callable[[str], None] | None = None,
     ) -> Result:
         if argv == ("sh", "-s"):
             return Result(0, self._facts(stdin), "")
+        if on_line is not None and "-IS" in argv[-1] + argv[-2]:
+            on_line(json.dumps(self._measured(listening="\nlisten(" in stdin)))
+            return OK
         self.steps.append(f"{self.name}  {shlex.join(argv)}")
         result = self.special(argv) or self._do(argv)
         if on_line is None:
@@ -60,6 +68,20 @@ class FakeNode:
 
     def close(self) -> None:
         self.fleet.closed.append(self.name)
+
+    def _measured(self, listening: bool) -> dict[str, Any]:
+        """What a listener says, or a probe of the links to all others."""
+        if listening:
+            return {"port": 40001, "udp_port": 40002, "python": "python3", "container": False}
+        good = {
+            "connected": True,
+            "mtu": 1500,
+            "mtu_passes": True,
+            "rtt_seconds": 5e-5,
+            "bits_per_second": 1e10,
+        }
+        peers = [name for name in self.fleet.nodes if name != self.name]
+        return {"links": {peer: good | self.fleet.links.get((self.name, peer), {}) for peer in peers}}
 
     # --- what run_cluster.sh, docker and the facts' commands would do ---
 
@@ -126,11 +148,14 @@ class FakeNode:
             "engine": Result(0, "20.10.24\n", ""),
             "containers": Result(0, json.dumps(list(self.containers.values())), ""),
             "image": Result(0, f"{IMAGE_ID}\n", ""),
-            "versions": Result(0, '{"python": "3.12.3", "ray": "2.60.0", "vllm": "0.33.0"}\n', ""),
-            "gpus": Result(0, "NVIDIA H200\n" * self.gpus, ""),
+            "inside": Result(0, '{"python": "3.12.3", "ray": "2.60.0", "vllm": "0.33.0"}\n', ""),
+            "gpus": Result(0, "".join(GPU.format(index) for index in range(self.gpus)), ""),
             "hcas": OK,
             "interfaces": Result(
-                0, f"2: eth0    inet {self.address}/24 brd 10.0.0.255 scope global eth0\n", ""
+                0,
+                f"2: eth0    inet {self.address}/24 brd 10.0.0.255 scope global eth0\n"
+                "2: eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc mq state UP\n",
+                "",
             ),
             "listening": OK,
             "files": Result(
@@ -140,9 +165,13 @@ class FakeNode:
             "answer": self._ask(),
             "last_words": self._last_words(),
         } | self.fleet.facts.get(self.name, {})
+
+        def answer(name: str) -> Result:
+            return answers.get(name, OK)
+
         return "".join(
-            f"\n=== clusterctl fact {name}\n{answers[name].stdout}{answers[name].stderr}"
-            f"\n=== clusterctl exit {answers[name].exit_code}\n"
+            f"\n=== clusterctl fact {name}\n{answer(name).stdout}{answer(name).stderr}"
+            f"\n=== clusterctl exit {answer(name).exit_code}\n"
             for name in names
         )
 
@@ -156,6 +185,7 @@ class FakeFleet:
     opened: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     facts: dict[str, dict[str, Result]] = field(default_factory=dict)
+    links: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def write(self, text: str) -> None:
         """Write the inventory; nodes that are new in it come into being."""

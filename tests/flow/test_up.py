@@ -202,13 +202,16 @@ def test_progress_while_the_model_loads(clusterctl: Clusterctl, fleet: FakeFleet
 
 def test_preflight_names_every_problem_and_changes_nothing(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
     no_ray = Result(0, '{"python": "3.12.3", "ray": null, "vllm": "0.33.0"}\n', "")
-    fleet.facts = {"gpu-01": {"versions": no_ray}, "gpu-02": {"gpus": Result(127, "not found\n", "")}}
+    fleet.facts = {"gpu-01": {"inside": no_ray}, "gpu-02": {"gpus": Result(127, "not found\n", "")}}
     outcome = clusterctl("up")
     assert outcome.code == 5
     lines = outcome.err.splitlines()
     assert lines[0] == "error: 2 problems found before anything was changed"
-    assert lines[1] == "  gpu-01  the image registry.local/vllm-ray:v0.33.0 has no ray"
-    assert lines[3] == "  gpu-02  nvidia-smi shows 0 GPUs, the inventory says 2"
+    assert lines[1] == (
+        "  gpu-01  the image registry.local/vllm-ray:v0.33.0 has no ray; "
+        "expected: ray beside vllm [image-no-ray]"
+    )
+    assert lines[3] == ("  gpu-02  nvidia-smi shows 0 GPUs; expected: 2, as the inventory says [gpu-count]")
     assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.facts import Facts, containers, node, processes, service, versions
+from cluster.facts import Facts, containers, gpu, inside, node, processes, rdma, service, system
 from cluster.steps import Result
 
 CASES = sorted((Path(__file__).parent / "facts").glob("*.yaml"))
@@ -19,7 +19,7 @@ CASES = sorted((Path(__file__).parent / "facts").glob("*.yaml"))
 def parser(name: str) -> Callable[[Result], dict[str, Any]]:
     return next(
         getattr(module, name)
-        for module in (containers, processes, versions, node, service)
+        for module in (containers, processes, inside, node, gpu, rdma, system, service)
         if hasattr(module, name)
     )
 

@@ -21,23 +21,27 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the top to the bottom: a module imports from its own line and from those below it.
 LAYERS = (
     ("cli",),
+    ("cli_lab", "cli_fit", "cli_doctor"),
+    ("cli_options",),
     ("commands.",),
-    ("fleet", "gather", "reporter"),
+    ("survey",),
+    ("fleet", "gather", "reporter", "measure"),
     ("apply", "console", "ssh", "lab."),
     ("connection", "parallel", "ssh_open"),
-    ("phases", "health", "checks"),
+    ("phases",),
+    ("standing", "health", "checks.", "network."),
     ("render", "join"),
     ("argv.", "facts."),
     ("plan", "on_node."),
-    ("ssh_target",),
+    ("ssh_target", "fit."),
     ("inventory.",),
     ("steps", "log_lines"),
     ("errors",),
     ("",),
 )
 PURE = (
-    *("checks", "plan", "phases", "join", "health", "render", "steps", "log_lines", "ssh_target", "errors"),
-    *("argv.", "facts.", "inventory."),
+    *("checks.", "plan", "phases", "standing", "join", "health", "render", "steps", "log_lines", "ssh_target", "errors"),
+    *("argv.", "facts.", "inventory.", "network."),
 )
 EFFECTS = {"click", "paramiko", "subprocess", "socket", "time", "os", "threading", "rich"}
 WITH_EFFECTS = ("inventory.load", "inventory.secrets")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -179,11 +180,22 @@ def test_the_rest_of_docker() -> None:
 
 def test_a_probe_is_gone_when_it_ends_and_sees_the_mounts() -> None:
     changed = plan({"runtime": {"image": "x", "mounts": ["/a:/b"]}, "nodes.1.mounts": ["/c:/d:ro"]})
-    assert docker.probe(changed, changed.workers[0], "import ray") == (
-        *("docker", "run", "--rm", "--network", "none", "--entrypoint", "python3"),
+    worker = changed.workers[0]
+    assert docker.probe(changed, worker, ("-c", "import ray")) == (
+        *("docker", "run", "--rm", "--network", "host", "--entrypoint", "python3"),
         *("--label", "clusterctl.cluster=demo"),
         *("--label", "clusterctl.role=probe"),
+        *(word for name, value in worker.env for word in ("--env", f"{name}={value}")),
+        *("--shm-size", "16g"),
         *("--mount", "type=bind,source=/a,target=/b"),
         *("--mount", "type=bind,source=/c,target=/d,readonly"),
+        *("--gpus", "all"),
         *("x", "-c", "import ray"),
     )
+
+
+def test_a_probe_gets_infiniband_where_the_node_has_some() -> None:
+    script = docker.probe_on_node(plan(), plan().head, ("-c", "print('it')"))
+    words = shlex.join(docker.INFINIBAND)
+    assert script.startswith("set -- -c 'print('\"'\"'it'\"'\"')'\nif [ -d /dev/infiniband ]")
+    assert script.count(words) == 1 and script.count('registry.local/vllm-ray:v0.33.0 "$@"') == 2

@@ -45,8 +45,11 @@ MESSAGES = [
         "      ssh-keygen -R gpu-10",
     ),
     (
-        PreflightError([Problem("gpu-02", "docker is not installed", "Install it")]),
-        "1 problem found before anything was changed\n  gpu-02  docker is not installed\n  Install it",
+        PreflightError(
+            [Problem("engine-missing", "gpu-02", "docker is not installed", "docker", "Install it")]
+        ),
+        "1 problem found before anything was changed\n"
+        "  gpu-02  docker is not installed; expected: docker [engine-missing]\n  Install it",
     ),
     (
         PhaseError("Start Ray workers", {"gpu-03": "docker run ... exited 125: no"}, 4, "Mend it."),

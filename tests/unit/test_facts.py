@@ -16,13 +16,17 @@ from cluster.facts import (
     Facts,
     containers,
     facts_of,
+    gpu,
+    inside,
     node,
     processes,
+    rdma,
     read_facts,
     script_of,
     service,
-    versions,
+    system,
     what_is_ours,
+    what_serves,
 )
 from cluster.health import health
 from cluster.plan import Plan
@@ -93,16 +97,32 @@ def test_which_facts_are_asked_of_whom() -> None:
         return [fact.name for fact in facts_of(plan, plan.members[rank])]
 
     ours = ["engine", "containers", "files"]
-    common = ["versions", "gpus", "hcas", "interfaces", "listening"]
-    assert names(plan(), 0) == [*ours, "image", *common, "ray_nodes", "answer", "last_words"]
-    assert names(plan(), 1) == [*ours, "image", *common, "ray_nodes"]
+    image = ["ignored", "name_conflicts", "image", "engine_setup", "disks", "inside"]
+    gpus = ["gpus", "gpu_processes", "cuda_version", "xids", "fabric", "amd"]
+    common = ["system", *gpus, "hcas", "gpudirect", "topology", "acs", "interfaces", "listening"]
+
+    def between_clocks(*names: str) -> list[str]:
+        return ["clock_began", *names, "clock_ended"]
+
+    asked_of_head = ("ray_nodes", "answer", "kv_cache", "last_words")
+    assert names(plan(), 0) == between_clocks(*ours, *image, *common, *asked_of_head)
+    assert names(plan(), 1) == between_clocks(*ours, *image, *common, "ray_nodes")
     with_mp = plan({"serve.executor_backend": "mp"})
-    assert names(with_mp, 0) == [*ours, "image", *common, "answer", "last_words"]
-    assert names(with_mp, 1) == [*ours, "image", *common, "last_words"]
+    assert names(with_mp, 0) == between_clocks(*ours, *image, *common, *asked_of_head[1:])
+    assert names(with_mp, 1) == between_clocks(*ours, *image, *common, "last_words")
     local = plan(base=PROCESS)
-    assert names(local, 0) == ["containers", "files", *common, "ray_nodes", "answer", "last_words"]
+    of_processes = ["containers", "files"]
+    of_a_cpu = ("ignored", "inside", "disks", "system", "interfaces", "listening")
+    assert names(local, 0) == between_clocks(*of_processes, *of_a_cpu, *asked_of_head)
     assert [fact.name for fact in what_is_ours(plan(), plan().head)] == ours
-    assert [fact.name for fact in what_is_ours(local, local.head)] == ["containers", "files"]
+    assert [fact.name for fact in what_is_ours(local, local.head)] == of_processes
+    assert [fact.name for fact in what_serves(plan(), plan().head)] == [
+        *ours,
+        "ignored",
+        "gpus",
+        "inside",
+        *asked_of_head,
+    ]
 
 
 def asked(plan: Plan, name: str, rank: int = 0) -> str:
@@ -131,8 +151,9 @@ def test_processes_are_asked_by_their_own_script() -> None:
 
 
 def test_every_command_has_a_limit_and_nothing_to_read() -> None:
-    script = script_of(facts_of(plan(), plan().head))
-    assert script.count("timeout -k 5 30 sh -c ") == script.count("</dev/null 2>&1\n") == 12
+    facts = facts_of(plan(), plan().head)
+    script = script_of(facts)
+    assert script.count("timeout -k 5 30 sh -c ") == script.count("</dev/null 2>&1\n") == len(facts)
 
 
 @pytest.mark.parametrize(
@@ -159,10 +180,13 @@ def test_only_a_server_that_is_not_running_has_last_words(tmp_path: Path, said: 
 # --- whatever a node may answer ---------------------------------------------------------------------
 
 PARSERS = [
-    *(containers.parse_engine, containers.parse_containers, containers.parse_image, versions.parse_versions),
-    *(processes.parse_processes, node.parse_gpus, node.parse_hcas, node.parse_interfaces),
+    *(containers.parse_engine, containers.parse_containers, containers.parse_image, inside.parse_inside),
+    *(processes.parse_processes, gpu.parse_gpus, rdma.parse_hcas, node.parse_interfaces),
     *(node.parse_listening, node.parse_files, service.parse_ray_nodes, service.parse_answer),
-    service.parse_last_words,
+    *(service.parse_last_words, service.parse_kv_cache, node.parse_ignored, system.parse_system),
+    *(system.parse_disks, system.parse_clock_began, gpu.parse_gpu_processes, gpu.parse_cuda_version),
+    *(gpu.parse_xids, gpu.parse_fabric, gpu.parse_amd, rdma.parse_gpudirect, rdma.parse_topology),
+    *(rdma.parse_acs, containers.parse_name_conflicts, containers.parse_engine_setup),
 ]
 KEYS = st.sampled_from(
     [

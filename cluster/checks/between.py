@@ -1,0 +1,163 @@
+"""What differs between nodes, and must not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from statistics import median_high, median_low
+
+from cluster.checks.rdma import active
+from cluster.errors import Problem, Severity
+from cluster.facts import Facts
+from cluster.facts.model_files import ModelFile
+from cluster.plan import Member, Plan
+
+# Logs of all nodes can still be put in order; beyond the second, certificates and tokens fail.
+MOST_SKEW, FATAL_SKEW = 2.0, 60.0
+MOST_FILES_NAMED = 5
+# What vLLM reads; a README may differ.
+COMPARED = (".safetensors", ".bin", ".pt", ".gguf", ".json", ".jinja", ".model", ".tiktoken", ".txt", ".py")
+
+FactsByNode = Mapping[str, Facts]
+Values = Mapping[str, str | None]
+
+
+def _odd_ones(values: Values) -> Iterator[tuple[str, str, str]]:
+    """(node, its value, the usual value) for every node that differs; the first node's wins a tie."""
+    found = {name: value for name, value in values.items() if value is not None}
+    if len(set(found.values())) > 1:
+        usual = Counter(found.values()).most_common(1)[0][0]
+        yield from ((name, value, usual) for name, value in found.items() if value != usual)
+
+
+def _differ(
+    values: Values, id_: str, what: str, remedy: str, severity: Severity = "error"
+) -> Iterator[Problem]:
+    for name, value, usual in _odd_ones(values):
+        yield Problem(id_, name, f"{what} {value}", f"{usual}, as on the other nodes", remedy, severity)
+
+
+def hostnames(_: Plan, facts: FactsByNode) -> Iterator[Problem]:
+    """NCCL takes two nodes of one name for one, and tries shared memory between them (NVIDIA/nccl#375)."""
+    names = {name: fact.system.hostname for name, fact in facts.items() if fact.system is not None}
+    first: dict[str, str] = {}
+    for name, hostname in names.items():
+        if hostname and hostname in first:
+            yield Problem(
+                "duplicate-hostname",
+                name,
+                f"its hostname is {hostname}, as that of {first[hostname]}",
+                "a name of its own",
+                f"Run `sudo hostnamectl set-hostname {name}` on {name}",
+            )
+        first.setdefault(hostname, name)
+
+
+def clocks(_: Plan, facts: FactsByNode) -> Iterator[Problem]:
+    """Nodes are compared with the one in the middle; of two, with the one nearer to the operator's clock."""
+    offsets = {name: fact.clock_offset for name, fact in facts.items() if fact.clock_offset is not None}
+    if len(offsets) < 2:
+        return
+    usual = min(median_low(offsets.values()), median_high(offsets.values()), key=abs)
+    for name, offset in offsets.items():
+        skew = abs(offset - usual) - facts[name].clock_uncertainty
+        if skew > MOST_SKEW:
+            yield Problem(
+                "clock-skew",
+                name,
+                f"its clock is {abs(offset - usual):.1f} s {'ahead' if offset > usual else 'behind'}",
+                f"within {MOST_SKEW:g} s of the other nodes",
+                f"Run `sudo timedatectl set-ntp true` on {name}, or `chronyc makestep`",
+                "error" if skew > FATAL_SKEW else "warning",
+            )
+
+
+def versions(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
+    """Ray refuses a node whose Ray or Python (to the patch level) is not the head's."""
+    remedy = (
+        "Install the same versions in every environment"
+        if plan.runtime.engine == "process"
+        else f"Use one image everywhere: compare `{plan.runtime.engine} image inspect`"
+    )
+    ids = {"ray": "ray-version-mismatch", "python": "ray-version-mismatch", "vllm": "vllm-version-mismatch"}
+    for what, id_ in ids.items():
+        found = {n: getattr(f.versions, what) for n, f in facts.items() if f.versions is not None}
+        yield from _differ(found, id_, f"{what} is", remedy)
+
+
+def images(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
+    """By content: the same image that was built or imported on each node has an id of its own there."""
+    engine, image = plan.runtime.engine, plan.runtime.image
+    contents = {name: fact.image_content or fact.image_id for name, fact in facts.items()}
+    ids = {content: (facts[name].image_id or "")[:19] for name, content in contents.items()}
+    remedy = f"Run `{engine} pull {image}` on every node, or name the image by its digest (image@sha256:...)"
+    for name, content, usual in _odd_ones(contents):
+        expected = f"{ids[usual]}, as on the other nodes"
+        yield Problem("image-drift", name, f"{image} is {ids[content]}", expected, remedy)
+
+
+def gpus(_: Plan, facts: FactsByNode) -> Iterator[Problem]:
+    found = {n: " and ".join(sorted({gpu.name for gpu in f.gpus})) or None for n, f in facts.items()}
+    remedy = "The slowest and smallest decides for all: use nodes of one kind"
+    yield from _differ(found, "gpu-model-differs", "GPUs are", remedy, "warning")
+
+
+def drivers(_: Plan, facts: FactsByNode) -> Iterator[Problem]:
+    found = {name: fact.gpus[0].driver if fact.gpus else None for name, fact in facts.items()}
+    remedy = "Install one version on all nodes"
+    yield from _differ(found, "driver-differs", "the NVIDIA driver is", remedy, "warning")
+
+
+def hcas(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
+    found = {m.name: _ports(m, facts[m.name]) for m in plan.members if m.name in facts}
+    remedy = "Run `ibstat` on both; name the HCAs that all nodes have in network.hcas"
+    yield from _differ(found, "hca-differs", "active HCA ports:", remedy, "warning")
+
+
+def _ports(member: Member, facts: Facts) -> str | None:
+    """`8 (400 Gb/s)` of those that NCCL would use; None without GPUs, where HCAs play no part."""
+    rates = [f"{port.rate:g} Gb/s" for _, port in active(member, facts)]
+    listed = f" ({', '.join(sorted(set(rates)))})" if rates else ""
+    return f"{len(rates)}{listed}" if facts.gpus else None
+
+
+def mtus(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
+    found = {m.name: _mtu(m.address, facts[m.name]) for m in plan.members if m.name in facts}
+    remedy = "Set one MTU on all nodes and the switch: `ip link set dev INTERFACE mtu 9000`"
+    yield from _differ(found, "mtu-mismatch", "the MTU of its interface is", remedy, "warning")
+
+
+def _mtu(address: str, facts: Facts) -> str | None:
+    carrying = (one for one in facts.interfaces.values() if address in one.addresses and one.mtu)
+    return next((str(one.mtu) for one in carrying), None)
+
+
+def models(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
+    """Every file against the one that most nodes have; a shard is named."""
+    found = {
+        name: {file.name: file for file in fact.inside.model.files if file.name.endswith(COMPARED)}
+        for name, fact in facts.items()
+        if fact.inside is not None and fact.inside.model is not None and fact.inside.model.there
+    }
+    names = sorted({file for files in found.values() for file in files})
+    remedy = f"Copy {plan.model.source} again from a node that has it right: `rsync -a --checksum`"
+    for name in found:
+        odd = [text for file in names if (text := _why_odd(file, name, found)) is not None]
+        if len(odd) > MOST_FILES_NAMED:
+            odd[MOST_FILES_NAMED:] = [f"{len(odd) - MOST_FILES_NAMED} more files differ"]
+        for text in odd:
+            yield Problem("hf-cache-partial", name, text, "the same files on all nodes", remedy)
+
+
+def _why_odd(file: str, node: str, found: Mapping[str, Mapping[str, ModelFile]]) -> str | None:
+    """What is different about a node's copy of a file; None: nothing, or it is the others that differ."""
+    copies = {name: files[file] for name, files in found.items() if file in files}
+    usual = Counter(copies.values()).most_common(1)[0][0]
+    mine = copies.get(node)
+    if mine is None:
+        return f"{file} is missing" if len(copies) * 2 >= len(found) else None
+    if mine.size != usual.size:
+        return f"{file} has {mine.size} bytes, elsewhere {usual.size}"
+    if mine.digest is None or usual.digest is None or mine.digest == usual.digest:
+        return None
+    return f"{file} has other contents (sha256 {mine.digest[:12]}, elsewhere {usual.digest[:12]})"

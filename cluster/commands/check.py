@@ -1,0 +1,96 @@
+"""`clusterctl check`: what would stop `up`, before it is tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cluster import console, fleet
+from cluster.checks import Verdict
+from cluster.checks.ids import IDS, unknown
+from cluster.errors import EXIT_DONE, ConnectError, PreflightError, Problem, UsageError, count
+from cluster.facts import summary
+from cluster.inventory import load
+from cluster.network import columns_and_rows
+from cluster.plan import Plan, make_plan
+from cluster.survey import Survey, survey
+
+STYLES = {"error": "bold red", "warning": "yellow", "ignored": "dim"}
+
+
+def check(file: Path, quick: bool, ignore: tuple[str, ...], as_json: bool) -> int:
+    """Read-only. Exit code 0 if nothing stops `up`, 5 if something does, 4 if a node cannot be reached.
+
+    Raises ClusterctlError.
+    """
+    known_ids(ignore)
+    inventory = load(file)
+    plan = make_plan(inventory)
+    with fleet.connect(inventory, tolerant=True) as lines:
+        found = survey(plan, lines, quick)
+    verdict = found.verdict(ignore)
+    if as_json:
+        console.emit(to_json(found, verdict))
+    else:
+        _show(plan, found, verdict)
+    if found.unreachable:
+        return ConnectError.exit_code
+    return PreflightError.exit_code if verdict.errors else EXIT_DONE
+
+
+def known_ids(ids: tuple[str, ...]) -> None:
+    """Raises UsageError for an id that no check has: a typing error would ignore nothing, and say nothing."""
+    wrong = unknown(ids)
+    if wrong:
+        raise UsageError(f"--ignore {wrong[0]}: no check has this id; there are:\n  {', '.join(sorted(IDS))}")
+
+
+def to_json(found: Survey, verdict: Verdict) -> dict[str, Any]:
+    """The survey for programs."""
+    from pydantic_core import to_jsonable_python
+
+    content: dict[str, Any] = to_jsonable_python(
+        {
+            "ok": not verdict.errors,
+            "problems": [problem_json(p) for p in (*verdict.errors, *verdict.warnings)],
+            "ignored": [problem_json(p) for p in verdict.ignored],
+            "unreachable": dict(found.unreachable),
+            "network": found.matrix,
+            "facts": dict(found.facts),
+        }
+    )
+    return content
+
+
+def problem_json(problem: Problem) -> dict[str, str]:
+    """A problem for programs."""
+    keys = ("id", "severity", "node", "found", "expected", "remedy")
+    return {key: getattr(problem, key) for key in keys}
+
+
+def _show(plan: Plan, found: Survey, verdict: Verdict) -> None:
+    console.table(*summary.columns_and_rows(plan, found.facts))
+    if found.matrix is not None and found.matrix.links:
+        console.say("")
+        console.table(*columns_and_rows(found.matrix))
+    console.say("")
+    for word, problems in (
+        ("error", verdict.errors),
+        ("warning", verdict.warnings),
+        ("ignored", verdict.ignored),
+    ):
+        for problem in problems:
+            console.problem(word, problem, STYLES)
+    console.say(_summary(found, verdict))
+
+
+def _summary(found: Survey, verdict: Verdict) -> str:
+    counted = [
+        count(len(problems), noun)
+        for noun, problems in (("error", verdict.errors), ("warning", verdict.warnings))
+        if problems
+    ]
+    ignored = f", {len(verdict.ignored)} ignored" if verdict.ignored else ""
+    nodes = count(len(found.plan.members), "node")
+    end = "`clusterctl up` would stop here" if verdict.errors else "nothing stops `clusterctl up`"
+    return f"{nodes}: {' and '.join(counted) or 'no problems'}{ignored}; {end}"
