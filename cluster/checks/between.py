@@ -137,7 +137,7 @@ def models(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
     found = {
         name: {file.name: file for file in fact.inside.model.files if file.name.endswith(COMPARED)}
         for name, fact in facts.items()
-        if fact.inside is not None and fact.inside.model is not None and fact.inside.model.there
+        if fact.inside is not None and fact.inside.model is not None and fact.inside.model.config is not None
     }
     names = sorted({file for files in found.values() for file in files})
     remedy = f"Copy {plan.model.source} again from a node that has it right: `rsync -a --checksum`"

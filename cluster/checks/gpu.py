@@ -33,7 +33,7 @@ def driver(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     if "library version mismatch" in said:
         remedy = f"Reboot {node}: its driver was upgraded and the old module is still loaded"
         yield Problem("driver-lib-mismatch", node, said, "one version of the driver", remedy)
-    elif "communicate with the NVIDIA driver" in said or "not loaded" in said:
+    elif "communicate with the NVIDIA driver" in said or "not loaded" in said.lower():
         remedy = f"Run `sudo modprobe nvidia` on {node}; a new kernel needs the driver rebuilt (dkms)"
         yield Problem("driver-not-loaded", node, said, "a loaded driver", remedy)
 
