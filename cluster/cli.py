@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from cluster import __version__
+from cluster.cli_doctor import doctor
+from cluster.cli_fit import fit
 from cluster.cli_lab import lab
 from cluster.cli_options import IGNORE, INVENTORY, JSON, NODE
 from cluster.errors import EXIT_BUG, EXIT_DONE, EXIT_USAGE, ClusterctlError, Interrupted
@@ -154,7 +156,7 @@ def check_inventory(inventory: Path) -> int:
     return check(inventory)
 
 
-for command in (lab,):
+for command in (fit, doctor, lab):
     cli.add_command(command)
 
 

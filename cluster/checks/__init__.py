@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cluster.checks import between, engine, gpu, model, rdma, system
+from cluster.checks import between, engine, fits, gpu, model, rdma, system
 from cluster.errors import Problem
 from cluster.facts import Facts
 from cluster.plan import Member, Plan
@@ -27,7 +27,7 @@ OF_ONE_NODE: tuple[OneNode, ...] = (
 )
 OF_ALL_NODES: tuple[AllNodes, ...] = (
     *(between.hostnames, between.clocks, between.versions, between.images, between.gpus, between.drivers),
-    *(between.hcas, between.mtus, between.models),
+    *(between.hcas, between.mtus, between.models, fits.fits),
 )
 
 

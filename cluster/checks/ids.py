@@ -67,6 +67,7 @@ IDS = {
     "model-path-missing": "the model is not on the node",
     "hf-cache-partial": "files of the model are missing, broken or differ",
     "tp-heads": "the tensor parallel size does not divide the model",
+    "max-model-len": "longer requests are asked for than the model knows",
     "kv-too-small": "the model and one request do not fit into the GPUs",
 }
 

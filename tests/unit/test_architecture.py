@@ -25,12 +25,14 @@ LAYERS = (
     ("cli_options",),
     ("commands.",),
     ("survey",),
-    ("fleet", "gather", "reporter", "measure"),
+    ("archive",),
+    ("fleet", "gather", "reporter", "measure", "collect"),
     ("apply", "console", "ssh", "lab."),
     ("connection", "parallel", "ssh_open"),
     ("phases",),
-    ("standing", "health", "checks.", "network."),
+    ("standing", "health", "prediction", "checks.", "network."),
     ("render", "join"),
+    ("doctor.",),
     ("argv.", "facts."),
     ("plan", "on_node."),
     ("ssh_target", "fit."),
@@ -40,8 +42,8 @@ LAYERS = (
     ("",),
 )
 PURE = (
-    *("checks.", "plan", "phases", "standing", "join", "health", "render", "steps", "log_lines", "ssh_target", "errors"),
-    *("argv.", "facts.", "inventory.", "network."),
+    *("checks.", "plan", "phases", "standing", "prediction", "join", "health", "render", "steps", "log_lines", "ssh_target", "errors"),
+    *("argv.", "facts.", "fit.", "doctor.", "inventory.", "network."),
 )
 EFFECTS = {"click", "paramiko", "subprocess", "socket", "time", "os", "threading", "rich"}
 WITH_EFFECTS = ("inventory.load", "inventory.secrets")
