@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,12 @@ def check(file: Path, quick: bool, ignore: tuple[str, ...], as_json: bool) -> in
 
 def known_ids(ids: tuple[str, ...]) -> None:
     """Raises UsageError for an id that no check has: a typing error would ignore nothing, and say nothing."""
-    wrong = unknown(ids)
-    if wrong:
-        raise UsageError(f"--ignore {wrong[0]}: no check has this id; there are:\n  {', '.join(sorted(IDS))}")
+    for wrong in unknown(ids):
+        close = get_close_matches(wrong, IDS, n=1, cutoff=0.4)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(
+            f"--ignore {wrong}: no check has this id{meant}\nThere are: {', '.join(sorted(IDS))}"
+        )
 
 
 def to_json(found: Survey, verdict: Verdict) -> dict[str, Any]:

@@ -163,6 +163,8 @@ def _slow_nodes(matrix: Matrix) -> Iterator[tuple[Blame, float]]:
     A cable, a port or an interface slows all links of a node in one direction or in both. One link alone
     counts only far below that: a node that is busy for a moment looks the same.
     """
+    # Where large packets are lost a transfer crawls: that is told as the MTU's fault, and not twice.
+    matrix = Matrix(matrix.nodes, tuple(link for link in matrix.links if link.mtu_passes is not False))
     usual = {node: _usual(matrix, node) for node in matrix.nodes}
     told: set[Link] = set()
     for slow_of in (_slow_directions, _slow_alone):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -46,14 +47,13 @@ class FakeNode:
         self,
         argv: Argv,
         stdin: str = "",
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ARG002  as a Connection has it
         on_line: Callable[[str], None] | None = None,
     ) -> Result:
         if argv == ("sh", "-s"):
             return Result(0, self._facts(stdin), "")
         if on_line is not None and "-IS" in argv[-1] + argv[-2]:
-            on_line(json.dumps(self._measured(listening="\nlisten(" in stdin)))
-            return OK
+            return self._measure("\nlisten(" in stdin, on_line)
         self.steps.append(f"{self.name}  {shlex.join(argv)}")
         result = self.special(argv) or self._do(argv)
         if on_line is None:
@@ -69,10 +69,17 @@ class FakeNode:
     def close(self) -> None:
         self.fleet.closed.append(self.name)
 
-    def _measured(self, listening: bool) -> dict[str, Any]:
-        """What a listener says, or a probe of the links to all others."""
-        if listening:
-            return {"port": 40001, "udp_port": 40002, "python": "python3", "container": False}
+    def _measure(self, listening: bool, on_line: Callable[[str], None]) -> Result:
+        """A listener, which lives until nobody listens to it, or a probe of the links to all others."""
+        if not listening:
+            on_line(json.dumps({"links": self._links()}))
+            return OK
+        on_line(json.dumps({"port": 40001, "udp_port": 40002, "python": "python3", "container": False}))
+        while True:
+            on_line("")
+            threading.Event().wait(0.001)
+
+    def _links(self) -> dict[str, Any]:
         good = {
             "connected": True,
             "mtu": 1500,
@@ -81,7 +88,7 @@ class FakeNode:
             "bits_per_second": 1e10,
         }
         peers = [name for name in self.fleet.nodes if name != self.name]
-        return {"links": {peer: good | self.fleet.links.get((self.name, peer), {}) for peer in peers}}
+        return {peer: good | self.fleet.links.get((self.name, peer), {}) for peer in peers}
 
     # --- what run_cluster.sh, docker and the facts' commands would do ---
 
