@@ -128,14 +128,21 @@ class LockHeldError(ClusterctlError):
 
 
 class PhaseError(ClusterctlError):
-    """A phase failed on some nodes; `reasons` is {node name: reason}."""
+    """A phase failed on some nodes; `reasons` is {node name: reason}, `cause` what their logs say of it."""
 
     exit_code = 7
 
-    def __init__(self, phase: str, reasons: Mapping[str, str], total: int, remedy: str) -> None:
-        self.phase, self.reasons, self.remedy = phase, dict(reasons), remedy
+    def __init__(
+        self, phase: str, reasons: Mapping[str, str], total: int, remedy: str, cause: str = ""
+    ) -> None:
+        self.phase, self.reasons, self.total, self.remedy = phase, dict(reasons), total, remedy
         head = f"{phase} failed on {len(self.reasons)} of {count(total, 'node')}"
-        super().__init__(f"{head}\n{per_node(self.reasons)}\n{indent(remedy)}")
+        because = f"\n{indent(f'The first cause that the logs show: {cause}')}" if cause else ""
+        super().__init__(f"{head}\n{per_node(self.reasons)}{because}\n{indent(remedy)}")
+
+    def because(self, cause: str) -> PhaseError:
+        """The same failure, with its cause."""
+        return PhaseError(self.phase, self.reasons, self.total, self.remedy, cause)
 
 
 class Interrupted(ClusterctlError):

@@ -9,8 +9,11 @@ from time import monotonic
 from cluster import console, fleet, phases
 from cluster.apply import Event, OnEvent, PhaseDone, apply
 from cluster.checks import Verdict
+from cluster.collect import explain
 from cluster.commands.check import STYLES, known_ids, problem_json
-from cluster.errors import EXIT_DONE, PreflightError
+from cluster.doctor.finding import finding_json
+from cluster.doctor.report import first_cause
+from cluster.errors import EXIT_DONE, PhaseError, PreflightError
 from cluster.facts import Facts
 from cluster.facts.service import parse_answer
 from cluster.gather import gather
@@ -45,8 +48,11 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
             console.dry_run(todo, as_json)
             return EXIT_DONE
         own = _OwnTime(monotonic() - started)
-        with reporter(as_json) as report:
-            last = apply(todo, lines.connections, len(plan.members), own.then(report), REMEDY)
+        try:
+            with reporter(as_json) as report:
+                last = apply(todo, lines.connections, len(plan.members), own.then(report), REMEDY)
+        except PhaseError as error:
+            raise _explained(error, plan, lines, as_json) from error
     _serving(plan, last, monotonic() - started, own, as_json)
     return EXIT_DONE
 
@@ -72,6 +78,14 @@ def _predict(plan: Plan, facts: Mapping[str, Facts], as_json: bool) -> None:
         console.emit({"event": "prediction", **prediction_json(found)})
     else:
         console.say(f"{plan.served_name}: {in_words(found)}")
+
+
+def _explained(error: PhaseError, plan: Plan, lines: fleet.Fleet, as_json: bool) -> PhaseError:
+    """The error with the first cause that the logs of all nodes show, as `clusterctl doctor` finds it."""
+    findings = explain(plan, lines.connections, lines.unreachable)
+    if as_json and findings:
+        console.emit({"event": "diagnosis", "findings": [finding_json(finding) for finding in findings]})
+    return error.because(first_cause(findings))
 
 
 class _OwnTime:

@@ -26,7 +26,7 @@ def parse_interfaces(result: Result) -> dict[str, Any]:
         name: Interface(
             addresses=addresses[name],
             mtu=int(links[name][1]) if name in links else None,
-            up=name not in links or "UP" in links[name][0].split(","),
+            up=name not in links or _is_up(links[name][0]),
             speed=_speed(text, name, links[name][2]) if name in links else None,
         )
         for name in addresses
@@ -35,8 +35,14 @@ def parse_interfaces(result: Result) -> dict[str, Any]:
     return {"interfaces": found, "default_route": route[1] if route else None}
 
 
+def _is_up(flags: str) -> bool:
+    """UP is what was asked for; without a carrier nothing passes."""
+    words = flags.split(",")
+    return "UP" in words and "NO-CARRIER" not in words
+
+
 LINK = re.compile(
-    r"^\d+:\s+([^\s@:]+)\S*\s+<([A-Z_,0-9]*)>.*?\bmtu (\d{1,7})\b(?:.*?\blink/\S+ ([0-9a-f:]+))?",
+    r"^\d+:\s+([^\s@:]+)\S*\s+<([A-Z_,0-9-]*)>.*?\bmtu (\d{1,7})\b(?:.*?\blink/\S+ ([0-9a-f:]+))?",
     re.MULTILINE,
 )
 

@@ -95,7 +95,7 @@ def addresses_of_this_node() -> list[str]:
     """What Gloo binds to, where no interface is named."""
     try:
         answers = socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET, socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # a name that resolves to nothing, or that is longer than DNS allows
         return []
     return sorted({str(answer[4][0]) for answer in answers})
 
@@ -163,7 +163,7 @@ def incomplete(folder: Path) -> list[str]:
 def parsed(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -200,7 +200,7 @@ def digest(file: Path, size: int | None, whole: bool, until: float) -> str | Non
 
     Large files in the Hugging Face cache are named by their sha256, which need not be computed again.
     """
-    blob = file.resolve().name
+    blob = os.path.basename(os.path.realpath(file))  # Path.resolve() raises where links go in a circle
     if size is None or re.fullmatch("[0-9a-f]{64}", blob):
         return blob if size is not None else None
     step = BLOCK_BYTES if whole else max(BLOCK_BYTES, (size - BLOCK_BYTES) // (BLOCKS - 1) or 1)
@@ -241,7 +241,7 @@ def expected_size(file: Path) -> int | None:
             header = json.loads(content.read(length))
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         return 8 + int(length) + max(ends, default=0)
-    except (OSError, struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (OSError, struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
