@@ -45,13 +45,12 @@ def number(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
         or any(driver(plan, member, facts))
     ):
         return
-    amd = (
-        f", and {facts.amd_gpus} AMD GPUs are there, which clusterctl does not run" if facts.amd_gpus else ""
-    )
+    amd = f" and {facts.amd_gpus} AMD GPUs are there, which clusterctl does not run" if facts.amd_gpus else ""
+    said = f": {facts.gpu_error}" if facts.gpu_error else ""
     yield Problem(
         "gpu-count",
         member.name,
-        f"nvidia-smi shows {len(facts.gpus)} GPUs{amd}",
+        f"nvidia-smi shows {len(facts.gpus)} GPUs{said}{amd}",
         f"{member.node.gpus}, as the inventory says",
         f"Run `nvidia-smi -L` on {member.name}, or correct nodes[].gpus (runtime.device: cpu needs none)",
     )

@@ -20,6 +20,13 @@ def there(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     if model.there and model.config is None:
         found = f"{model.path} has no config.json that can be read"
         yield Problem("model-path-missing", node, found, "a model's folder", _copy(member, model))
+    elif (
+        model.there
+        and not (model.weight_bytes or model.shards)
+        and plan.serve.args.get("load_format") != "dummy"
+    ):
+        found = f"{model.path} has no weights: no *.safetensors, *.bin, *.pt or *.gguf in it"
+        yield Problem("model-path-missing", node, found, "a model's weights", _copy(member, model))
     if model.there:
         return
     if not model.cached:

@@ -41,16 +41,16 @@ def facts_of(plan: Plan, member: Member, hashing: bool = True) -> tuple[Fact, ..
     """All that matters to a member of a plan; without `hashing` the model's files are only listed."""
     cuda = plan.runtime.device == "cuda"
     return (
-        Fact("clock_began", system.CLOCK, system.parse_clock_began),
+        Fact("clock_began", system.CLOCK, system.parse_clock_began, quick=True),
         *what_is_ours(plan, member),
         _ignored(member),
         *_engine(plan).can(plan, member, hashing),
         Fact("system", system.SYSTEM, system.parse_system),
         *((*gpu.facts(), *rdma.facts()) if cuda else ()),
-        Fact("interfaces", node.INTERFACES, node.parse_interfaces),
-        Fact("listening", "cat /proc/net/tcp /proc/net/tcp6", node.parse_listening),
+        Fact("interfaces", node.INTERFACES, node.parse_interfaces, quick=True),
+        Fact("listening", "cat /proc/net/tcp /proc/net/tcp6", node.parse_listening, quick=True),
         *_engine(plan).serves(plan, member),
-        Fact("clock_ended", system.CLOCK, system.parse_clock_ended),
+        Fact("clock_ended", system.CLOCK, system.parse_clock_ended, quick=True),
     )
 
 
@@ -92,13 +92,21 @@ def script_of(facts: tuple[Fact, ...]) -> str:
 
     A command that hangs (a wedged driver, a frozen engine) ends after LONGEST seconds; the others go on.
     """
-    sections = [
+    return "LC_ALL=C; export LC_ALL\n" + "\n".join(_section(fact) for fact in facts) + "\n"
+
+
+def _section(fact: Fact) -> str:
+    run = f"timeout -k 5 {LONGEST} sh -c {shlex.quote(fact.command)} </dev/null 2>&1"
+    if fact.quick:
+        run = f"(\n{fact.command}\n) </dev/null 2>&1"
+    if fact.variable:
+        name = fact.variable
+        run = f"{name}=$({run}); code=$?\nexport {name}; printf '%s\\n' \"${name}\"; (exit $code)"
+    return (
         f"printf '\\n%s\\n' {shlex.quote(BEGIN + fact.name)}\n"
-        f"timeout -k 5 {LONGEST} sh -c {shlex.quote(fact.command)} </dev/null 2>&1\n"
+        f"{run}\n"
         f"printf '\\n%s%s\\n' {shlex.quote(END)} $?"
-        for fact in facts
-    ]
-    return "LC_ALL=C; export LC_ALL\n" + "\n".join(sections) + "\n"
+    )
 
 
 def read_facts(facts: tuple[Fact, ...], output: str) -> Facts:

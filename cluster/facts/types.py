@@ -163,8 +163,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Fact:
-    """A shell command (stderr joins stdout) and the parser of what it printed."""
+    """A shell command (stderr joins stdout) and the parser of what it printed.
+
+    `variable` is where later commands find what it printed on stdout; `quick` commands only read what the
+    kernel has in memory, and cannot hang.
+    """
 
     name: str
     command: str
     parse: Callable[[Result], dict[str, Any]]
+    variable: str = ""
+    quick: bool = False

@@ -30,8 +30,11 @@ CONFIG = {
 }
 
 
+WEIGHTS = {"name": "model.safetensors", "size": 269060552}
+
+
 def with_model(config: dict[str, object]) -> Result:
-    model = {"path": "/models/m", "there": True, "config": config, "files": []}
+    model = {"path": "/models/m", "there": True, "config": config, "files": [WEIGHTS]}
     answer = {"python": "3.12.3", "ray": "2.60.0", "vllm": "0.33.0", "model": model}
     return Result(0, json.dumps(answer) + "\n", "")
 

@@ -100,4 +100,4 @@ def test_a_node_whose_engine_does_not_answer_is_named_and_left_as_it_is(
 
 def test_a_broken_driver_holds_nothing_up(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
     clusterctl("down", "--yes")
-    assert fleet.nodes["gpu-01"].asked == ["engine", "containers", "files"]
+    assert fleet.nodes["gpu-01"].asked == ["engine", "ids", "containers", "files"]

@@ -211,7 +211,9 @@ def test_preflight_names_every_problem_and_changes_nothing(clusterctl: Clusterct
         "  gpu-01  the image registry.local/vllm-ray:v0.33.0 has no ray; "
         "expected: ray beside vllm [image-no-ray]"
     )
-    assert lines[3] == ("  gpu-02  nvidia-smi shows 0 GPUs; expected: 2, as the inventory says [gpu-count]")
+    assert lines[3] == (
+        "  gpu-02  nvidia-smi shows 0 GPUs: not found; expected: 2, as the inventory says [gpu-count]"
+    )
     assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
 
 

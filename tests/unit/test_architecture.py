@@ -42,7 +42,20 @@ LAYERS = (
     ("",),
 )
 PURE = (
-    *("checks.", "plan", "phases", "standing", "prediction", "join", "health", "render", "steps", "log_lines", "ssh_target", "errors"),
+    *(
+        "checks.",
+        "plan",
+        "phases",
+        "standing",
+        "prediction",
+        "join",
+        "health",
+        "render",
+        "steps",
+        "log_lines",
+        "ssh_target",
+        "errors",
+    ),
     *("argv.", "facts.", "fit.", "doctor.", "inventory.", "network."),
 )
 EFFECTS = {"click", "paramiko", "subprocess", "socket", "time", "os", "threading", "rich"}

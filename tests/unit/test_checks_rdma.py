@@ -1,0 +1,216 @@
+"""InfiniBand and RoCE: without any of this NCCL takes TCP, and says so to nobody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from findings import found, found_inside, hca, is_mended, port, roce_port, told
+from samples import PROCESS, plan
+
+from cluster.facts.hardware import Hca
+
+DOWN = hca(1, port("DOWN"))
+NAMED = {"network.hcas": ["mlx5_0", "mlx5_1"]}
+
+
+def of_rdma(problems: list[Any]) -> list[tuple[str, str, str]]:
+    """Without the difference to the other node, which tests of differences show."""
+    return told([problem for problem in problems if problem.id != "hca-differs"])
+
+
+# --- which HCAs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("named", "missing"),
+    [
+        (["mlx5_0", "mlx5_1:1"], []),
+        (["mlx5_0:1", "mlx5_9"], ["mlx5_9"]),
+        (["mlx5_10"], ["mlx5_10"]),
+        (["mlx5"], ["mlx5"]),
+    ],
+)
+def test_hcas_that_are_named_and_not_there(named: list[str], missing: list[str]) -> None:
+    problems = [p for p in found(plan({"nodes.1.hcas": named})) if p.id == "hca-unknown"]
+    assert [(p.node, p.severity, p.found) for p in problems] == [
+        ("gpu-02", "error", f"no HCA {name}") for name in missing
+    ]
+    for problem in problems:
+        assert problem.expected == "one of: mlx5_0, mlx5_1"
+        assert "`ls /sys/class/infiniband` on gpu-02" in problem.remedy
+
+
+# --- ports ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity"),
+    [
+        ({}, "warning"),
+        (NAMED, "error"),
+        ({"network.hcas": ["mlx5_1:1"]}, "error"),
+        ({"network.hcas": ["mlx5_0"]}, None),
+        ({"network.hcas": "none"}, None),
+    ],
+    ids=str,
+)
+def test_a_port_that_is_down(changes: dict[str, Any], severity: str | None) -> None:
+    problems = found(plan(changes), hcas=(hca(0), DOWN))
+    assert of_rdma(problems) == ([("ib-port-down", "gpu-02", severity)] if severity else [])
+    for problem in problems:
+        if problem.id == "ib-port-down":
+            assert problem.found == "mlx5_1 port 1 is DOWN" and "`ibstat mlx5_1` on gpu-02" in problem.remedy
+
+
+def test_without_hcas_a_port_that_is_down_is_no_difference_either() -> None:
+    assert found(plan({"network.hcas": "none"}), hcas=(hca(0), DOWN)) == []
+    assert found(plan({"network.hcas": ["mlx5_0"]}), hcas=(hca(0), DOWN)) == []
+
+
+@pytest.mark.parametrize("state", ["INIT", "ARMED", "DOWN", ""])
+def test_only_active_is_active(state: str) -> None:
+    problems = found(plan(NAMED), hcas=(hca(0), hca(1, port(state))))
+    assert of_rdma(problems) == [("ib-port-down", "gpu-02", "error")]
+
+
+def test_of_two_ports_only_the_named_one_counts() -> None:
+    two_ports = Hca("mlx5_0", (port(), port("DOWN", number=2)))
+    assert of_rdma(found(plan({"network.hcas": ["mlx5_0:1"]}), hcas=(two_ports,))) == []
+    assert of_rdma(found(plan({"network.hcas": ["mlx5_0:2"]}), hcas=(two_ports,))) == [
+        ("ib-port-down", "gpu-02", "error")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ports", "fires"),
+    [
+        ((port(), roce_port()), True),
+        ((port(), port()), False),
+        ((roce_port(), roce_port()), False),
+        ((port(), replace(roce_port(), state="DOWN")), False),
+        ((port(), port(link_layer="")), False),
+    ],
+)
+def test_infiniband_and_ethernet_mixed(ports: Any, fires: bool) -> None:
+    problems = found(plan(), hcas=tuple(hca(number, one) for number, one in enumerate(ports)))
+    mixed = [problem for problem in problems if problem.id == "ib-mixed-links"]
+    assert told(mixed) == ([("ib-mixed-links", "gpu-02", "warning")] if fires else [])
+    for problem in mixed:
+        assert problem.found == "active HCAs of Ethernet and InfiniBand" and "network.hcas" in problem.remedy
+
+
+# --- no RDMA at all ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"network.hcas": "none"}])
+def test_nodes_without_hcas_are_silent(changes: dict[str, Any]) -> None:
+    for node in (0, 1):
+        problems = found(plan(changes), node=node, hcas=(), gpudirect=(), distances={}, acs_bridges=12)
+        assert of_rdma(problems) == []
+
+
+# --- what a container gets of it --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("devices", "fires"),
+    [((), True), (("rdma_cm",), True), (("rdma_cm", "uverbs0"), False), (("uverbs3",), False)],
+)
+def test_devices_in_the_container(devices: tuple[str, ...], fires: bool) -> None:
+    problems = found_inside(plan(), infiniband=devices)
+    assert told(problems) == ([("ib-device-missing", "gpu-02", "error")] if fires else [])
+    for problem in problems:
+        assert "`modprobe ib_uverbs`" in problem.remedy and "2 active HCA ports" in problem.found
+    assert found_inside(plan({"network.hcas": "none"}), infiniband=devices) == []
+
+
+@pytest.mark.parametrize("limit", [64 * 1024, 8 * 1024**2])
+def test_memory_that_may_be_pinned(limit: int) -> None:
+    (problem,) = found_inside(plan(), memlock=limit)
+    assert told([problem]) == [("ib-memlock", "gpu-02", "error")]
+    assert problem.found == f"{limit // 1024} KiB of memory may be pinned" and is_mended(problem)
+    assert found_inside(plan(), memlock=None) == []
+    assert found_inside(plan({"network.hcas": "none"}), memlock=limit) == []
+
+
+def test_processes_are_told_of_limits_conf() -> None:
+    local = plan({"runtime.device": "cuda"}, PROCESS)
+    (problem,) = found_inside(local, node=0, memlock=65536)
+    assert "`* - memlock unlimited` in /etc/security/limits.conf" in problem.remedy
+
+
+# --- RoCE -------------------------------------------------------------------------------------------
+
+ROCE = (hca(0, roce_port()), hca(1, roce_port()))
+
+
+@pytest.mark.parametrize(
+    ("forced", "port_", "severity"),
+    [
+        (None, roce_port(), None),
+        ("-1", roce_port(), None),
+        ("3", roce_port(), None),
+        ("1", roce_port(), "error"),
+        (None, roce_port(kind="IB/RoCE v1"), "warning"),
+        (None, port(link_layer="Ethernet"), "warning"),
+        (None, replace(roce_port(kind="IB/RoCE v1"), state="DOWN"), None),
+        (None, port(), None),
+        ("²", roce_port(), None),
+    ],
+)
+def test_gids(forced: str | None, port_: Any, severity: str | None) -> None:
+    changes = {} if forced is None else {"nodes.1.env": {"NCCL_IB_GID_INDEX": forced}}
+    problems = [p for p in found(plan(changes), hcas=(hca(0, port_),)) if p.id == "roce-gid"]
+    assert told(problems) == ([("roce-gid", "gpu-02", severity)] if severity else [])
+    assert all(map(is_mended, problems))
+
+
+def test_a_gid_index_that_is_forced_matters_to_no_infiniband() -> None:
+    forced = plan({"env.NCCL_IB_GID_INDEX": "1"})
+    assert found(forced) == []
+    (problem,) = [p for p in found(forced, hcas=ROCE[:1]) if p.id == "roce-gid"]
+    assert problem.expected == "one of [3]" and "Leave NCCL_IB_GID_INDEX out" in problem.remedy
+
+
+# --- GPUs and HCAs ----------------------------------------------------------------------------------
+
+
+def test_no_way_from_hcas_to_gpu_memory() -> None:
+    (problem,) = found(plan(), gpudirect=())
+    assert told([problem]) == [("gdr-off", "gpu-02", "warning")]
+    assert "`sudo modprobe nvidia_peermem` on gpu-02" in problem.remedy
+    for way in ("peermem", "dma-buf"):
+        assert found(plan(), gpudirect=(way,)) == []
+    assert found(plan({"network.hcas": "none"}), gpudirect=()) == []
+
+
+def test_on_one_node_nothing_goes_over_hcas() -> None:
+    alone = plan({"nodes": [{"name": "gpu-01", "address": "10.0.0.11", "gpus": 2}]})
+    assert found(alone, node=0, gpudirect=(), distances={"GPU0": {"mlx5_0": "SYS"}}) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "fires"),
+    [
+        ({"mlx5_0": "PIX", "mlx5_1": "SYS"}, False),
+        ({"mlx5_0": "PXB", "mlx5_1": "NODE"}, False),
+        ({"mlx5_0": "PHB", "mlx5_1": "SYS"}, True),
+        ({"mlx5_0": "NODE"}, True),
+        ({}, False),
+    ],
+)
+def test_how_far_gpus_and_hcas_are_apart(cells: dict[str, str], fires: bool) -> None:
+    problems = found(plan(), distances={"GPU0": cells, "GPU1": {"mlx5_1": "PIX"}})
+    assert told(problems) == ([("gdr-off", "gpu-02", "warning")] if fires else [])
+    for problem in problems:
+        assert problem.found == "GPU0 share no PCIe switch with an HCA"
+        assert "network.nccl_env: {NCCL_NET_GDR_LEVEL: SYS}" in problem.remedy
+
+
+@pytest.mark.parametrize(("bridges", "fires"), [(0, False), (1, True), (24, True)])
+def test_acs(bridges: int, fires: bool) -> None:
+    problems = found(plan(), acs_bridges=bridges)
+    assert told(problems) == ([("acs-enabled", "gpu-02", "warning")] if fires else [])
+    assert found(plan({"network.hcas": "none"}), acs_bridges=bridges) == []
