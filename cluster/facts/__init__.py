@@ -48,7 +48,7 @@ def facts_of(plan: Plan, member: Member, hashing: bool = True) -> tuple[Fact, ..
         Fact("system", system.SYSTEM, system.parse_system),
         *((*gpu.facts(), *rdma.facts()) if cuda else ()),
         Fact("interfaces", node.INTERFACES, node.parse_interfaces, quick=True),
-        Fact("listening", "cat /proc/net/tcp /proc/net/tcp6", node.parse_listening, quick=True),
+        Fact("listening", node.LISTENING, node.parse_listening, quick=True),
         *_engine(plan).serves(plan, member),
         Fact("clock_ended", system.CLOCK, system.parse_clock_ended, quick=True),
     )

@@ -29,13 +29,19 @@ command -v getenforce >/dev/null && echo "selinux=$(getenforce)"
 HUGGING_FACE = '"${HF_HOME:-$HOME/.cache/huggingface}"'
 
 
+# A path that is not there yet would lie where the nearest folder above it does.
+EXISTING = """\
+existing() {
+  path=$1
+  while [ -n "$path" ] && [ ! -e "$path" ]; do path=${path%/*}; done
+}
+"""
+
+
 def disks_of(paths: Mapping[str, str]) -> str:
-    """The command for {use: path, quoted for sh}: a line with the use before df's line of each."""
-    return "\n".join(
-        f'path={path}; while [ -n "$path" ] && [ ! -e "$path" ]; do path=${{path%/*}}; done\n'
-        f'printf "use={use} "; df -Pk -- "${{path:-/}}" | tail -n 1'
-        for use, path in paths.items()
-    )
+    """The command for {use: path, quoted for sh}: a line with the uses, and then df's line of each."""
+    found = "\n".join(f'existing {path}; set -- "$@" "${{path:-/}}"' for path in paths.values())
+    return f'{EXISTING}set --\n{found}\necho "uses={" ".join(paths)}"\ndf -Pk -- "$@"'
 
 
 def parse_clock_began(result: Result) -> dict[str, Any]:
@@ -91,17 +97,19 @@ def _kibibytes(text: str | None) -> int | None:
     return None if number is None else number * 1024
 
 
-DISK = re.compile(
-    r"^use=(\w+) \S.*?\s(\d{1,18})\s+(\d{1,18})\s+(-?\d{1,18})\s+(?:\d+%|-)\s+(/.*)$", re.MULTILINE
-)
+DISK = re.compile(r"^\S.*?\s(\d{1,18})\s+\d{1,18}\s+(-?\d{1,18})\s+(?:\d+%|-)\s+(/.*)$", re.MULTILINE)
 
 
 def parse_disks(result: Result) -> dict[str, Any]:
-    """df's lines, each behind what the disk is for."""
+    """What the disks are for, and in this order df's lines; nothing where they are not as many."""
+    uses = re.search(r"^uses=(.*)$", result.stdout, re.MULTILINE)
+    names, lines = (uses[1].split() if uses else []), DISK.findall(result.stdout)
+    if len(names) != len(lines):
+        return {}
     return {
         "disks": tuple(
             Disk(use, path, max(0, int(free)) * 1024, int(total) * 1024)
-            for use, total, _, free, path in DISK.findall(result.stdout)
+            for use, (total, free, path) in zip(names, lines, strict=True)
         )
     }
 

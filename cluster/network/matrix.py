@@ -10,7 +10,7 @@ from cluster.facts.text import json_objects, mapping, number, text_or_none, whol
 
 # All transfers of a node together, as long as one of them stays between its shortest and its longest.
 SECONDS_OF_TRANSFERS, SHORTEST_TRANSFER, LONGEST_TRANSFER = 0.6, 0.02, 0.2
-BYTES_OF_TRANSFERS, SMALLEST_TRANSFER = 128 << 20, 4 << 20
+BYTES_OF_TRANSFERS, SMALLEST_TRANSFER = 128 << 20, 1 << 20  # of all nodes together, and of one
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def seconds_per_transfer(nodes: int) -> float:
 
 def bytes_per_transfer(nodes: int) -> int:
     """The other limit of a transfer: a quick network needs less time, and gets less traffic."""
-    return max(SMALLEST_TRANSFER, BYTES_OF_TRANSFERS // (2 * (nodes - 1)))
+    return max(SMALLEST_TRANSFER, BYTES_OF_TRANSFERS // (nodes * (nodes - 1)))
 
 
 def parse_said(output: str) -> Mapping[str, Any]:

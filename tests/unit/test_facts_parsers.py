@@ -248,21 +248,29 @@ def test_where_nothing_was_said_nothing_is_known(text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "disk"),
     [
-        ("use=engine /dev/nvme0n1p2 1921802520 100 1000 10% /", ("engine", "/", 1000, 1921802520)),
+        ("/dev/nvme0n1p2 1921802520 100 1000 10% /", ("engine", "/", 1000, 1921802520)),
         (
-            "use=engine /dev/mapper/ubuntu--vg-a--long--name  103081248 1 2       1% /var/lib/my docker",
+            "/dev/mapper/ubuntu--vg-a--long--name  103081248 1 2       1% /var/lib/my docker",
             ("engine", "/var/lib/my docker", 2, 103081248),
         ),
-        ("use=home overlay 263174212 5 6 1% /", ("home", "/", 6, 263174212)),
-        ("use=tmp tmpfs 0 0 0 - /tmp", ("tmp", "/tmp", 0, 0)),
-        ("use=cache nas.example:/export/my models 9 8 -1 100% /mnt/models", ("cache", "/mnt/models", 0, 9)),
-        ("use=home df: /root: Permission denied", None),
-        ("use=home ", None),
+        ("overlay 263174212 5 6 1% /", ("home", "/", 6, 263174212)),
+        ("tmpfs 0 0 0 - /tmp", ("tmp", "/tmp", 0, 0)),
+        ("nas.example:/export/my models 9 8 -1 100% /mnt/models", ("cache", "/mnt/models", 0, 9)),
+        ("df: /root: Permission denied", None),
+        ("", None),
     ],
 )
 def test_lines_of_df(line: str, disk: tuple[str, str, int, int] | None) -> None:
-    disks = system.parse_disks(said(f"{line}\n"))["disks"]
+    use = disk[0] if disk else "home"
+    head = "Filesystem 1024-blocks Used Available Capacity Mounted on"
+    disks = system.parse_disks(said(f"uses={use}\n{head}\n{line}\n")).get("disks", ())
     assert [(d.use, d.path, d.free // 1024, d.total // 1024) for d in disks] == ([disk] if disk else [])
+
+
+def test_of_disks_that_df_left_some_out_nothing_is_known() -> None:
+    assert (
+        system.parse_disks(said("uses=home tmp\n/dev/vda 9 1 8 12% /\ndf: /tmp: Stale file handle\n")) == {}
+    )
 
 
 @pytest.mark.parametrize(

@@ -194,12 +194,19 @@ def test_the_clock(run: Run) -> None:
     assert system.parse_clock_ended(run(system.CLOCK))["clock_ended"] > 1.7e9
 
 
-def test_interfaces(run: Run) -> None:
-    ip = """\
+@pytest.mark.parametrize("batch", ["shift $#; set -- $(cat)", "exit 1"], ids=["iproute2", "busybox"])
+def test_interfaces(run: Run, batch: str) -> None:
+    """Where `ip` knows no -batch, it is asked three times."""
+    ip = f"""\
+case "$*" in *-batch*) {batch} ;; esac
 case "$*" in
   *addr*) echo '2: eth0    inet 10.0.0.12/24 brd 10.0.0.255 scope global eth0' ;;
+esac
+case "$*" in
   *link*) echo '2: eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 9000 qdisc mq state UP' ;;
-  *) echo 'default via 10.0.0.1 dev eth0 proto static' ;;
+esac
+case "$*" in
+  *route*) echo 'default via 10.0.0.1 dev eth0 proto static' ;;
 esac"""
     found: dict[str, Any] = node.parse_interfaces(run(node.INTERFACES, ip=ip))
     assert found["default_route"] == "eth0"
