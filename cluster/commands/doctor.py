@@ -34,6 +34,12 @@ STDIN = "-"
 LARGEST_INVENTORY = 1_000_000
 LARGEST_IN_ARCHIVE = 50_000_000
 SUFFIXES = {".gz", ".log", ".txt", ".out", ".err"}
+# NODE.PROGRAM.log: what the last part of a file's name may be, where it is not the end of a node's.
+PROGRAMS = {
+    *("ray", "raylet", "raylet_out", "raylet_err", "gcs_server", "gcs_server_out", "gcs_server_err"),
+    *("serve", "vllm", "docker", "podman", "dmesg", "kernel", "syslog", "journal", "ssh", "sshd", "nccl"),
+    *("nvidia-smi", "clusterctl"),
+}
 
 
 @dataclass(frozen=True)
@@ -137,17 +143,20 @@ def _of_files(names: Iterable[str], nodes: tuple[str, ...]) -> Iterator[LogLine]
     """The lines of all files, each file's own node first of all; those of other nodes are left out."""
     year = datetime.now(UTC).year
     for name in names:
-        for line in read_log(_node_of(name), "log", _text_lines(name), year):
+        for line in read_log(*_source_of(name), _text_lines(name), year):
             if not nodes or line.node in nodes:
                 yield line
 
 
-def _node_of(name: str) -> str:
-    """`logs/gpu-01.log.gz` is of gpu-01, until a line says better."""
+def _source_of(name: str) -> tuple[str, str]:
+    """(node, program): `logs/gpu-01.ray.log.gz` is Ray's of gpu-01, until a line says better."""
     path = Path(name)
     while path.suffix in SUFFIXES:
         path = path.with_suffix("")
-    return "" if name == STDIN else path.name
+    if name == STDIN:
+        return "", "log"
+    node, _, program = path.name.rpartition(".")
+    return (node, program) if program in PROGRAMS and node else (path.name, "log")
 
 
 def _text_lines(name: str) -> Iterator[str]:

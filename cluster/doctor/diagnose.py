@@ -61,10 +61,16 @@ class _Record:
     later: dict[str, Hit] = field(default_factory=dict)
     after: list[LogLine] = field(default_factory=list)
     open: dict[tuple[str, str, str], tuple[Hit, When]] = field(default_factory=dict)
+    over: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, hit: Hit, when: When) -> bool:
         """Whether this is the earliest event so far."""
-        if hit.part == "closed_by":
+        log = hit.key[:2]
+        if hit.part == "not_after":
+            self.over.add(log)
+        elif log in self.over:
+            return False
+        elif hit.part == "closed_by":
             self.open.pop(hit.key, None)
         elif hit.part in ("requires", "unless"):
             self.required |= hit.part == "requires"

@@ -14,7 +14,7 @@ from cluster.doctor.signature import Signature, bounded
 from cluster.doctor.words import WORD, needed_words, words_of
 from cluster.log_lines import LogLine
 
-Part = Literal["patterns", "weak", "requires", "unless", "closed_by"]
+Part = Literal["not_after", "patterns", "weak", "requires", "unless", "closed_by"]
 PARTS: tuple[Part, ...] = get_args(Part)
 WINDOW = 24
 # Words that healthy logs are full of: a poor way to find a pattern by.

@@ -60,8 +60,9 @@ class Signature(BaseModel):
     searched in the lines up to the current one. A group named `node` says where. What matches `weak` is an
     info, unless `requires` matches somewhere too and `unless` nowhere. `closed_by` takes a match back, if it
     comes later in the same log and the groups named `key` agree: for what is wrong only where its end is
-    missing. `precedes` names failures that this one causes, `context` is how many lines after the matching
-    one are evidence as well.
+    missing. Nothing that comes after a match of `not_after` in the same log counts: a process that was told
+    to stop dies too. `precedes` names failures that this one causes, `context` is how many lines after the
+    matching one are evidence as well.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +76,7 @@ class Signature(BaseModel):
     requires: tuple[Pattern, ...] = ()
     unless: tuple[Pattern, ...] = ()
     closed_by: tuple[Pattern, ...] = ()
+    not_after: tuple[Pattern, ...] = ()
     precedes: tuple[Id, ...] = ()
     context: int = Field(0, ge=0, le=20)
     cause: Text
