@@ -40,10 +40,10 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
         todo = phases.up(plan, facts, secrets, ignore)
         found = measured(plan, lines.connections, facts) if todo else Survey(plan, facts, {}, None)
         _judge(found.verdict(ignore), as_json)
-        _predict(plan, facts, as_json)
         if not todo:
             _nothing_to_do(plan, as_json)
             return EXIT_DONE
+        _predict(plan, facts, as_json)
         if dry_run:
             console.dry_run(todo, as_json)
             return EXIT_DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,6 +158,10 @@ def test_an_unknown_vllm_flag_shows_vllms_own_words(lab: Lab, tmp_path: Path) ->
     assert done.returncode == 7
     assert "exit code 2" in done.stderr
     assert "unrecognized arguments: --no-such-flag" in done.stderr
+    assert f"The first cause that the logs show: vllm-unknown-argument on {lab.hosts[0].name}" in done.stderr
+    doctor = clusterctl("doctor", file, "--json")
+    assert doctor.returncode == 1
+    assert json.loads(doctor.stdout)["findings"][0]["id"] == "vllm-unknown-argument"
     assert clusterctl("down", "--yes", file).returncode == 0
 
 

@@ -96,7 +96,8 @@ def test_up_answers_and_down_leaves_nothing(
         file = write_inventory(lab, tmp_path / "lab.yaml")
         before = [without_passing(traces(target)) for target in lab.hosts]
 
-        last = bring_up(file)[-1]
+        events = bring_up(file)
+        last = events[-1]
         assert (last["event"], last["model"]) == ("serving", "smollm2")
         assert "Paris" in ask(lab)
 
@@ -106,6 +107,8 @@ def test_up_answers_and_down_leaves_nothing(
         assert found["ray"] == {"nodes_alive": nodes, "gpus_total": nodes * gpus}
         serve = found["serve"]
         assert (serve["tensor_parallel_size"], serve["pipeline_parallel_size"]) == sizes
+
+        what_vllm_reports_is_what_was_predicted(events, found["kv_cache"])
 
         assert [event["event"] for event in bring_up(file)] == ["nothing_to_do"]
         assert "nothing to do" in clusterctl("up", "--dry-run", file).stdout
@@ -122,11 +125,25 @@ def test_up_answers_and_down_leaves_nothing(
         assert "nothing to do" in clusterctl("down", "--yes", file).stdout
 
 
+def what_vllm_reports_is_what_was_predicted(
+    events: list[dict[str, Any]], cache: dict[str, dict[str, float]]
+) -> None:
+    """Within 2 %, by `up` before anything was loaded and by `status` beside vLLM's own figures."""
+    (prediction,) = (event for event in events if event["event"] == "prediction")
+    for key in ("kv_tokens", "max_concurrency"):
+        assert cache["reported"][key] == pytest.approx(prediction[key], rel=0.02)
+        assert cache["predicted"][key] == prediction[key]
+
+
 def what_else_a_running_cluster_shows(lab: Lab, file: Path, tmp_path: Path) -> None:
     """The files on the nodes are those of `render`; exec and logs reach every container."""
     for target in lab.hosts:
         there = files_on(target, f"/root/.clusterctl/{lab.name}/{target.name}")
         assert there == rendered_files(file, tmp_path / "rendered", target.name)
+
+    check = clusterctl("check", file, "--json")
+    assert (check.returncode, json.loads(check.stdout)["problems"]) == (0, [])
+    assert json.loads(clusterctl("doctor", file, "--json").stdout)["ok"]
 
     where = clusterctl(
         "exec", file, "--", "sh", "-c", 'echo "$VLLM_HOST_IP $GLOO_SOCKET_IFNAME $NCCL_SOCKET_IFNAME"'
@@ -153,6 +170,10 @@ def a_dead_worker_is_named_and_brought_back(lab: Lab, file: Path) -> None:
     code, found = status(file)
     assert (code, found["state"]) == (1, "degraded")
     assert f"{worker.name}: the ray container exited with code 137" in found["missing"]
+    doctor = clusterctl("doctor", file, "--json")
+    first = json.loads(doctor.stdout)["findings"][0]
+    assert doctor.returncode == 1
+    assert (first["kind"], first["node"]) == ("root", worker.name), first
 
     phases = [event["phase"] for event in bring_up(file) if event["event"] == "phase_started"]
     assert "Start Ray workers" in phases
