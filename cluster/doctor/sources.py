@@ -22,7 +22,7 @@ RAY_LOGS = (
 )
 STATE = (
     "{{.Name}} {{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}} {{.State.StartedAt}} "
-    "{{.State.FinishedAt}} {{.Image}} {{.State.Error}}"
+    "{{.State.FinishedAt}} $layers {{.State.Error}}"
 )
 KERNEL = "xid|nvrm|oom|out of memory|killed process|mlx5|infiniband|nvlink|nvidia|segfault|i/o error|no space"
 # Messages of before the cluster are somebody else's: an old OOM kill is no cause.
@@ -35,7 +35,7 @@ MOST_SKEW = 2.0
 class NodeLogs:
     """What one node said: all its lines, the text of each log by name, and its clock as seconds since 1970.
 
-    `began` and `ended` are its clock before and after; `images` is {container: image id}.
+    `began` and `ended` are its clock before and after; `images` is {container: sha256 of its layers}.
     """
 
     lines: tuple[LogLine, ...] = ()
@@ -66,7 +66,7 @@ def questions(plan: Plan, member: Member) -> tuple[Fact, ...]:
 def _of_containers(plan: Plan, member: Member) -> Iterator[tuple[str, str]]:
     engine, ray, serve = plan.runtime.engine, plan.ray_container, plan.serve_container
     names = [*((ray,) if plan.uses_ray else ()), *((serve,) if member in plan.servers else ())]
-    yield "state", "; ".join(f"{engine} inspect --format '{STATE}' {name}" for name in names)
+    yield "state", "\n".join(_state(engine, name) for name in names)
     for role, name in (("ray", ray), ("serve", serve)):
         if name in names:
             yield f"log_{role}", _bounded(f"{engine} logs --timestamps {name}")
@@ -80,6 +80,13 @@ def _of_containers(plan: Plan, member: Member) -> Iterator[tuple[str, str]]:
         )
     unit = "docker" if engine == "docker" else "podman"
     yield "engine", f"TZ=UTC0 journalctl -u {unit} --since -2h -n 1000 -o short-iso --no-pager"
+
+
+def _state(engine: str, name: str) -> str:
+    """With the image by its layers: what was built or imported on each node has an id of its own there."""
+    image = f"$({engine} inspect --format '{{{{.Image}}}}' {name})"
+    layers = f"{engine} image inspect --format '{{{{json .RootFS.Layers}}}}' \"{image}\" | sha256sum"
+    return f'layers=$({layers} | cut -d " " -f 1)\n{engine} inspect --format "{STATE}" {name}'
 
 
 def _of_processes(plan: Plan, member: Member) -> Iterator[tuple[str, str]]:
