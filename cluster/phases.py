@@ -32,14 +32,16 @@ def up(
     phases = (
         Phase("Get the image", _get_image(plan, facts)),
         Phase("Remove what is outdated", _remove(plan, now.outdated)),
-        Phase("Write start scripts", (*_write(plan, facts, secrets), *_write_ignored(plan, facts, ignored))),
+        Phase("Write start scripts", _write(plan, facts, secrets)),
         Phase("Start Ray head", _start_ray_head(plan, now)),
         Phase("Start Ray workers", _start_ray_workers(plan, now)),
         Phase("Wait for every node and GPU to join", _join(plan, now)),
         Phase("Start vLLM", _start_vllm(plan, now)),
         Phase("Wait for a completion", _ready(plan, now)),
     )
-    return tuple(phase for phase in phases if phase.steps)
+    todo = tuple(phase for phase in phases if phase.steps)
+    noted = Phase("Note what is ignored", _write_ignored(plan, facts, ignored))
+    return (noted, *todo) if todo and noted.steps else todo
 
 
 def down(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Phase, ...]:

@@ -113,6 +113,11 @@ class Plan:
         listening_everywhere = self.serve.host in ("0.0.0.0", "::")
         return f"http://{self.head.address if listening_everywhere else self.serve.host}:{self.serve.port}"
 
+    def serve_arg(self, name: str) -> object:
+        """A flag of serve.args, however it is spelt there (max_model_len, max-model-len); None: not set."""
+        found = (value for key, value in self.serve.args.items() if key.replace("-", "_") == name)
+        return next(found, None)
+
     @property
     def ray_container(self) -> str:
         return f"clusterctl-{self.cluster}-ray"

@@ -46,7 +46,7 @@ def hca(number: int = 0, *ports: HcaPort) -> Hca:
 def model(*files: ModelFile, **changes: Any) -> ModelFiles:
     """A model that is whole; files replace those of the same name, or come on top."""
     usual = {
-        name: ModelFile(name, size, digest)
+        name: ModelFile(name, size, f"sha256:{digest}")
         for name, size, digest in (
             ("config.json", 700, "c" * 64),
             ("model-00001-of-00002.safetensors", 5_000_000_000, "1" * 64),

@@ -17,7 +17,14 @@ OneNode = Callable[[Plan, Member, Facts], Iterator[Problem]]
 AllNodes = Callable[[Plan, Mapping[str, Facts]], Iterator[Problem]]
 
 OF_ONE_NODE: tuple[OneNode, ...] = (
-    *(engine.answers, engine.has_image, engine.image_can, engine.has_ray_and_vllm, engine.names_are_free),
+    *(
+        engine.answers,
+        engine.has_image,
+        engine.mounts,
+        engine.image_can,
+        engine.has_ray_and_vllm,
+        engine.names_are_free,
+    ),
     *(engine.gives_gpus, engine.storage, engine.security, engine.shared_memory, engine.open_files),
     *(system.own_name, system.interface, system.ports, system.disks, system.memory, system.route),
     *(system.proxies, system.strangers),

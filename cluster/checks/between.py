@@ -15,8 +15,9 @@ from cluster.plan import Member, Plan
 # Logs of all nodes can still be put in order; beyond the second, certificates and tokens fail.
 MOST_SKEW, FATAL_SKEW = 2.0, 60.0
 MOST_FILES_NAMED = 5
-# What vLLM reads; a README may differ.
-COMPARED = (".safetensors", ".bin", ".pt", ".gguf", ".json", ".jinja", ".model", ".tiktoken", ".txt", ".py")
+# What vLLM reads; a README may differ, and other forms of the weights beside safetensors.
+COMPARED = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".tiktoken", ".py")
+OTHER_WEIGHTS = (".bin", ".pt")
 
 FactsByNode = Mapping[str, Facts]
 Values = Mapping[str, str | None]
@@ -79,10 +80,15 @@ def versions(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
         if plan.runtime.engine == "process"
         else f"Use one image everywhere: compare `{plan.runtime.engine} image inspect`"
     )
-    ids = {"ray": "ray-version-mismatch", "python": "ray-version-mismatch", "vllm": "vllm-version-mismatch"}
-    for what, id_ in ids.items():
+    pulled: Severity = "warning" if plan.runtime.pull == "always" else "error"
+    of_ray: Severity = pulled if plan.uses_ray else "warning"
+    for what, id_, severity in (
+        ("ray", "ray-version-mismatch", of_ray),
+        ("python", "ray-version-mismatch" if plan.uses_ray else "python-version-mismatch", of_ray),
+        ("vllm", "vllm-version-mismatch", pulled),
+    ):
         found = {n: getattr(f.versions, what) for n, f in facts.items() if f.versions is not None}
-        yield from _differ(found, id_, f"{what} is", remedy)
+        yield from _differ(found, id_, f"{what} is", remedy, severity)
 
 
 def images(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
@@ -93,7 +99,8 @@ def images(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
     remedy = f"Run `{engine} pull {image}` on every node, or name the image by its digest (image@sha256:...)"
     for name, content, usual in _odd_ones(contents):
         expected = f"{ids[usual]}, as on the other nodes"
-        yield Problem("image-drift", name, f"{image} is {ids[content]}", expected, remedy)
+        severity: Severity = "warning" if plan.runtime.pull == "always" else "error"
+        yield Problem("image-drift", name, f"{image} is {ids[content]}", expected, remedy, severity)
 
 
 def gpus(_: Plan, facts: FactsByNode) -> Iterator[Problem]:
@@ -133,12 +140,8 @@ def _mtu(address: str, facts: Facts) -> str | None:
 
 
 def models(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
-    """Every file against the one that most nodes have; a shard is named."""
-    found = {
-        name: {file.name: file for file in fact.inside.model.files if file.name.endswith(COMPARED)}
-        for name, fact in facts.items()
-        if fact.inside is not None and fact.inside.model is not None and fact.inside.model.config is not None
-    }
+    """Every file that vLLM reads against the one that most nodes have; a shard is named."""
+    found = {name: files for name, fact in facts.items() if (files := _read_by_vllm(fact)) is not None}
     names = sorted({file for files in found.values() for file in files})
     remedy = f"Copy {plan.model.source} again from a node that has it right: `rsync -a --checksum`"
     for name in found:
@@ -147,6 +150,21 @@ def models(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
             odd[MOST_FILES_NAMED:] = [f"{len(odd) - MOST_FILES_NAMED} more files differ"]
         for text in odd:
             yield Problem("hf-cache-partial", name, text, "the same files on all nodes", remedy)
+
+
+def _read_by_vllm(facts: Facts) -> Mapping[str, ModelFile] | None:
+    """{name: file}; with an index its shards alone are weights. None: no model that could be compared."""
+    model = facts.inside.model if facts.inside is not None else None
+    if model is None or model.config is None:
+        return None
+    safetensors = any(file.name.endswith(".safetensors") for file in model.files)
+    kinds = COMPARED if safetensors else (*COMPARED, *OTHER_WEIGHTS)
+    return {
+        file.name: file
+        for file in model.files
+        if file.name.endswith(kinds)
+        and not (model.shards and file.name.endswith(".safetensors") and file.name not in model.shards)
+    }
 
 
 def _why_odd(file: str, node: str, found: Mapping[str, Mapping[str, ModelFile]]) -> str | None:
@@ -158,6 +176,18 @@ def _why_odd(file: str, node: str, found: Mapping[str, Mapping[str, ModelFile]])
         return f"{file} is missing" if len(copies) * 2 >= len(found) else None
     if mine.size != usual.size:
         return f"{file} has {mine.size} bytes, elsewhere {usual.size}"
-    if mine.digest is None or usual.digest is None or mine.digest == usual.digest:
+    if not _comparable(mine, usual) or mine.digest == usual.digest:
         return None
-    return f"{file} has other contents (sha256 {mine.digest[:12]}, elsewhere {usual.digest[:12]})"
+    (way, digest), (_, other) = _way_and_digest(mine), _way_and_digest(usual)
+    return f"{file} has other contents ({way} {digest[:12]}, elsewhere {other[:12]})"
+
+
+def _comparable(one: ModelFile, other: ModelFile) -> bool:
+    """Whether both were hashed, and in the same way: `sha256:` of all, or `blocks:` of parts."""
+    way, _ = _way_and_digest(one)
+    return bool(way) and way == _way_and_digest(other)[0]
+
+
+def _way_and_digest(file: ModelFile) -> tuple[str, str]:
+    way, _, digest = (file.digest or "").partition(":")
+    return way, digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cluster.errors import Problem
+from cluster.errors import Problem, Severity
 from cluster.facts import Facts
 from cluster.plan import Member, Plan
 
@@ -24,7 +24,10 @@ COMPLAINTS = (
     ("could not select device driver", "nvidia-runtime-missing"),
     ("nvidia-container-cli", "nvidia-runtime-missing"),
     ("unresolvable CDI devices", "nvidia-runtime-missing"),
+    ("discover GPU vendor from CDI", "nvidia-runtime-missing"),
     ("bind source path does not exist", "mount-missing"),
+    ("statfs ", "mount-missing"),
+    ("no space left on device", "disk-full"),
 )
 REMEDIES = {
     "nvidia-runtime-missing": "Install nvidia-container-toolkit on {node}, then "
@@ -34,7 +37,11 @@ REMEDIES = {
     "driver-not-loaded": "Run `sudo modprobe nvidia` on {node}; a new kernel needs the driver rebuilt (dkms)",
     "driver-too-old": "Upgrade the NVIDIA driver on {node}, or use an image with an older CUDA",
     "image-no-python": "Use an image with Python, vLLM and Ray",
+    "disk-full": "Run `df -h` on {node} and make room",
+    "container-hangs": "Run one by hand on {node}; `nvidia-smi` and the folders of its mounts may hang too",
+    "container-refused": "Correct what {engine} complains about: runtime.extra_args, limits, devices",
 }
+REFUSED, HANGS = 125, (124, 137)
 
 
 def answers(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
@@ -43,7 +50,13 @@ def answers(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
         return
     expected = f"`{engine} version` to answer"
     said = facts.engine_error
-    if "permission denied" in said.lower():
+    if engine == "podman":
+        remedy = f"Run `podman info` on {node} as the SSH user: it says what is wrong"
+        missing = re.search(r"podman: (command )?not found$", said) or "failed to run command" in said
+        remedy = f"Install podman on {node}, or set runtime.engine" if missing else remedy
+        id_ = "engine-missing" if missing else "docker-daemon-down"
+        yield Problem(id_, node, f"podman does not answer: {said}", expected, remedy)
+    elif "permission denied" in said.lower():
         remedy = f"Run `sudo usermod -aG {engine} $USER` on {node} and log in again"
         yield Problem("docker-permission", node, f"{engine}: {said}", expected, remedy)
     elif re.search(rf"{engine}: (command )?not found$", said) or "failed to run command" in said:
@@ -69,10 +82,25 @@ def image_can(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     if facts.versions is not None or not facts.versions_error:
         return
     said = facts.versions_error
-    id_ = next((id_ for words, id_ in COMPLAINTS if words in said), "image-no-python")
+    id_ = next((id_ for words, id_ in COMPLAINTS if words in said), _by_exit_code(facts.inside_code))
+    if id_ == "mount-missing" and facts.missing_mounts:
+        return
     found = f"{_place(plan)} has no usable python3: {said}" if id_ == "image-no-python" else said
     remedy = REMEDIES[id_].format(node=member.name, engine=plan.runtime.engine)
     yield Problem(id_, member.name, found, "a container that starts and has python3", remedy)
+
+
+def _by_exit_code(code: int) -> str:
+    """As `docker run` exits: 125 is its own refusal, 126 and 127 a command that cannot be run."""
+    return (
+        "container-hangs" if code in HANGS else "container-refused" if code == REFUSED else "image-no-python"
+    )
+
+
+def mounts(_: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
+    for source in facts.missing_mounts:
+        remedy = REMEDIES["mount-missing"].format(node=member.name)
+        yield Problem("mount-missing", member.name, f"{source} is not there", "the source of a mount", remedy)
 
 
 def has_ray_and_vllm(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
@@ -86,10 +114,16 @@ def has_ray_and_vllm(plan: Plan, member: Member, facts: Facts) -> Iterator[Probl
             f"{_place(plan)} has no ray",
             "ray beside vllm",
             _how_to_get_ray(plan),
+            _until_pulled(plan),
         )
     if facts.versions.vllm is None:
-        remedy = "Use an environment with vLLM in it"
-        yield Problem("image-no-vllm", member.name, f"{_place(plan)} has no vllm", "vllm", remedy)
+        remedy, found = "Use an environment with vLLM in it", f"{_place(plan)} has no vllm"
+        yield Problem("image-no-vllm", member.name, found, "vllm", remedy, _until_pulled(plan))
+
+
+def _until_pulled(plan: Plan) -> Severity:
+    """Of an image that `up` is going to pull anew, nothing is certain."""
+    return "warning" if plan.runtime.pull == "always" else "error"
 
 
 def _place(plan: Plan) -> str:
@@ -176,7 +210,9 @@ def shared_memory(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]
             member.name,
             f"/dev/shm {place} has {facts.inside.shm_bytes // MEBIBYTE} MiB",
             f"at least {wanted // MEBIBYTE} MiB for {member.node.gpus} workers",
-            "Set runtime.shm_size: 16g",
+            f"Run `sudo mount -o remount,size=16g /dev/shm` on {member.name}"
+            if plan.runtime.engine == "process"
+            else "Set runtime.shm_size: 16g",
         )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from cluster.errors import Problem, Severity
 from cluster.facts import Facts
-from cluster.facts.hardware import GpuProcess
+from cluster.facts.hardware import Gpu, GpuProcess
+from cluster.fit.settings import DEFAULT_UTILISATION
 from cluster.plan import Member, Plan
 
 GIBIBYTE = 1024**3
@@ -22,7 +23,6 @@ CUDA_SAYS = {
     802: ("fabricmanager-down", "system not ready: the fabric manager has not set the NVSwitches up"),
     803: ("driver-too-old", "the driver's kernel and user parts do not fit each other"),
     804: ("driver-too-old", "forward compatibility is not possible on this GPU"),
-    35: ("driver-too-old", "the driver is older than CUDA in the image"),
 }
 
 
@@ -56,8 +56,17 @@ def number(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     )
 
 
+def used(member: Member, facts: Facts) -> tuple[Gpu, ...]:
+    """The GPUs that Ray hands out: those of CUDA_VISIBLE_DEVICES, or as many as the inventory says."""
+    visible = dict(member.env).get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if names:
+        return tuple(gpu for gpu in facts.gpus if {str(gpu.index), gpu.uuid} & set(names))
+    return facts.gpus[: member.node.gpus]
+
+
 def sliced(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    found = [str(gpu.index) for gpu in facts.gpus if gpu.mig]
+    found = [str(gpu.index) for gpu in used(member, facts) if gpu.mig]
     if found and plan.runtime.device == "cuda":
         yield Problem(
             "mig-enabled",
@@ -69,23 +78,37 @@ def sliced(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
 
 
 def busy(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
+    """vLLM refuses to start where less is free than its share (vllm/v1/worker/utils.py)."""
     running = any(container.running for container in facts.containers)
     if plan.runtime.engine == "process" and running:
         return  # without containers, ours cannot be told from others
-    ours = {container.id for container in facts.containers}
-    for gpu in facts.gpus:
-        there = [process for process in facts.gpu_processes if process.gpu == gpu.uuid]
-        others = [process for process in there if process.container not in ours]
-        hidden = gpu.memory_used > BUSY and not running and not any(p.memory_used for p in there)
-        if sum(process.memory_used for process in others) > BUSY or hidden:
+    share = _utilisation(plan)
+    for gpu in used(member, facts):
+        others = _others(gpu, facts, running)
+        held = sum(process.memory_used for process in others)
+        if not running and not any(process.memory_used for process in others):
+            held = gpu.memory_used  # by what nvidia-smi does not name
+        if held > BUSY and gpu.memory_total - held < share * gpu.memory_total:
             yield Problem(
                 "gpu-busy",
                 member.name,
-                f"GPU {gpu.index} has {gpu.memory_used / GIBIBYTE:.1f} of "
-                f"{gpu.memory_total / GIBIBYTE:.1f} GiB in use, by {_who(others)}",
-                "free GPUs",
+                f"GPU {gpu.index} has {held / GIBIBYTE:.1f} of {gpu.memory_total / GIBIBYTE:.1f} GiB in use, "
+                f"by {_who(others)}",
+                f"{share:.0%} free, as serve.args.gpu_memory_utilization says",
                 f"Run `nvidia-smi` on {member.name}; stop it, or lower serve.args.gpu_memory_utilization",
             )
+
+
+def _others(gpu: Gpu, facts: Facts, running: bool) -> list[GpuProcess]:
+    """Of processes without a container, none is known to be a stranger while ours run."""
+    ours = {container.id for container in facts.containers}
+    there = (process for process in facts.gpu_processes if process.gpu == gpu.uuid)
+    return [one for one in there if one.container not in ours and (one.container or not running)]
+
+
+def _utilisation(plan: Plan) -> float:
+    asked = plan.serve_arg("gpu_memory_utilization")
+    return float(asked) if isinstance(asked, int | float) and 0 < asked <= 1 else DEFAULT_UTILISATION
 
 
 def _who(processes: list[GpuProcess]) -> str:
@@ -107,12 +130,14 @@ def errors(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
         found = re.search(r"Xid \([^)]*\): ([0-9]{1,4})", line)
         xid = int(found[1]) if found else 0
         if xid not in HARMLESS_XIDS:
-            severity: Severity = "error" if xid in FATAL_XIDS else "warning"
+            severity: Severity = (
+                "error" if xid in FATAL_XIDS and not _cuda_works(member, facts) else "warning"
+            )
             remedy = (
                 f"Reset the GPU (`nvidia-smi --gpu-reset`) or reboot {member.name}; replace it if it returns"
             )
             yield Problem("xid-error", member.name, line, "no GPU errors since boot", remedy, severity)
-    for gpu in facts.gpus:
+    for gpu in used(member, facts):
         if gpu.ecc_errors:
             found_errors = f"GPU {gpu.index} has {gpu.ecc_errors} uncorrected memory errors since boot"
             remedy = (
@@ -121,10 +146,17 @@ def errors(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
             yield Problem("gpu-ecc", member.name, found_errors, "none", remedy, "warning")
 
 
+def _cuda_works(member: Member, facts: Facts) -> bool:
+    """Whether CUDA was seen to find all GPUs where vLLM will run."""
+    if facts.inside is None or facts.inside.cuda is None:
+        return False
+    code, devices = facts.inside.cuda
+    return code == 0 and devices >= member.node.gpus
+
+
 def fabric(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     """nvidia-smi shows all GPUs, and CUDA can use none (error 802), unless it was seen to work."""
     bad = [state for state in facts.fabric_states if state != "Completed"]
-    works = facts.inside is not None and facts.inside.cuda is not None and facts.inside.cuda[0] == 0
     if plan.runtime.device == "cuda" and bad:
         systemd = f"; nvidia-fabricmanager is {facts.fabric_manager}" if facts.fabric_manager else ""
         yield Problem(
@@ -134,22 +166,28 @@ def fabric(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
             "Completed",
             f"Install nvidia-fabricmanager of the driver's own version on {member.name}, "
             "`sudo systemctl enable --now nvidia-fabricmanager`",
-            "warning" if works else "error",
+            "warning" if _cuda_works(member, facts) else "error",
         )
 
 
 def cuda(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    """Within one major version a driver also runs a newer CUDA (NVIDIA: minor version compatibility)."""
+    """Within one major version a driver also runs a newer CUDA (NVIDIA: minor version compatibility).
+
+    What libcuda said in the container counts more than nvidia-smi: an image may bring forward compatibility.
+    """
     wanted = facts.image_env.get("CUDA_VERSION", "")
-    if plan.runtime.device != "cuda" or facts.cuda_version is None or not re.match(r"[0-9]{1,3}\.", wanted):
+    inside = facts.inside.cuda_version if facts.inside is not None else None
+    supported = f"{inside // 1000}.{inside % 1000 // 10}" if inside else facts.cuda_version
+    if plan.runtime.device != "cuda" or supported is None or not re.match(r"[0-9]{1,3}\.", wanted):
         return
-    if int(facts.cuda_version.partition(".")[0]) < int(wanted.partition(".")[0]):
+    if int(supported.partition(".")[0]) < int(wanted.partition(".")[0]):
         yield Problem(
             "driver-too-old",
             member.name,
-            f"driver {facts.gpus[0].driver if facts.gpus else ''} supports CUDA {facts.cuda_version}",
+            f"driver {facts.gpus[0].driver if facts.gpus else ''} supports CUDA {supported}",
             f"CUDA {wanted}, as in the image",
             f"Upgrade the NVIDIA driver on {member.name}, or use an image with an older CUDA",
+            "error" if inside else "warning",
         )
 
 

@@ -10,6 +10,7 @@ from cluster.facts.model_files import ModelFiles
 from cluster.plan import Member, Plan
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+TRUE = ("1", "ON", "YES", "TRUE")  # huggingface_hub/constants.py
 
 
 def there(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
@@ -17,14 +18,10 @@ def there(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     if model is None:
         return
     node, source = member.name, plan.model.source
-    if model.there and model.config is None:
+    if model.there and model.config is None and not _without_config(model):
         found = f"{model.path} has no config.json that can be read"
         yield Problem("model-path-missing", node, found, "a model's folder", _copy(member, model))
-    elif (
-        model.there
-        and not (model.weight_bytes or model.shards)
-        and plan.serve.args.get("load_format") != "dummy"
-    ):
+    elif model.there and not (model.weight_bytes or model.shards) and not _dummy(plan):
         found = f"{model.path} has no weights: no *.safetensors, *.bin, *.pt or *.gguf in it"
         yield Problem("model-path-missing", node, found, "a model's weights", _copy(member, model))
     if model.there:
@@ -37,7 +34,7 @@ def there(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
             "the model's folder on every node",
             f"{_copy(member, model)}; and runtime.mounts has to show it to the container",
         )
-    elif any(dict(member.env).get(name, "0") not in ("0", "") for name in OFFLINE):
+    elif any(dict(member.env).get(name, "").upper() in TRUE for name in OFFLINE):
         yield Problem(
             "model-path-missing",
             node,
@@ -47,9 +44,19 @@ def there(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
         )
 
 
+def _without_config(model: ModelFiles) -> bool:
+    """Mistral's own format, or one file of GGUF."""
+    return any(file.name == "params.json" or file.name.endswith(".gguf") for file in model.files)
+
+
+def _dummy(plan: Plan) -> bool:
+    """Weights of chance, for measurements: no file of them is read."""
+    return plan.serve_arg("load_format") == "dummy"
+
+
 def whole(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     model = facts.inside.model if facts.inside is not None else None
-    if model is None or not model.there:
+    if model is None or not model.there or _dummy(plan):
         return
     names = {file.name for file in model.files}
     missing = [shard for shard in model.shards if shard not in names]

@@ -78,7 +78,7 @@ def _wanted(member: Member, hca: Hca, port: HcaPort) -> bool:
 
 
 def in_container(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    if not active(member, facts) or facts.inside is None:
+    if not active(member, facts) or facts.inside is None or not plan.workers:
         return
     if not any(name.startswith("uverbs") for name in facts.inside.infiniband):
         yield Problem(
@@ -92,7 +92,7 @@ def in_container(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
 
 
 def pinned_memory(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    if not active(member, facts) or facts.inside is None or facts.inside.memlock is None:
+    if not active(member, facts) or facts.inside is None or facts.inside.memlock is None or not plan.workers:
         return
     remedy = (
         f"Set `* - memlock unlimited` in /etc/security/limits.conf on {member.name} and log in again"
@@ -108,10 +108,10 @@ def pinned_memory(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]
     )
 
 
-def gids(_: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
+def gids(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     """RoCE between nodes needs a RoCE v2 address with the IPv4 address of its network in it."""
     forced = dict(member.env).get("NCCL_IB_GID_INDEX", "-1")
-    for hca, port in active(member, facts):
+    for hca, port in active(member, facts) if plan.workers else ():
         if port.link_layer != "Ethernet":
             continue
         good = [gid.index for gid in port.gids if gid.kind == "RoCE v2" and _is_ipv4(gid.address)]

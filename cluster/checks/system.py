@@ -14,6 +14,8 @@ GIBIBYTE = 1024**3
 # Below the first, nothing can be started; Ray warns when a disk is fuller than the second.
 LEAST_FREE = {"engine": GIBIBYTE, "home": 64 * 1024**2, "tmp": GIBIBYTE, "cache": GIBIBYTE}
 FULL = 0.95
+# vLLM's --master-port (vllm/config/parallel.py).
+MASTER_PORT = 29501
 # vLLM's image alone is tens of GB unpacked.
 ROOM_FOR_AN_IMAGE = 40 * GIBIBYTE
 
@@ -74,6 +76,16 @@ def ports(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
         wanted.append(("ray", plan.ray.port, "ray.port", "ray-port-in-use"))
     if member.role == "head":
         wanted.append(("serve", plan.serve.port, "serve.port", "api-port-in-use"))
+    if not plan.uses_ray and member.role == "head" and plan.workers:
+        port = plan.serve_arg("master_port") or MASTER_PORT
+        if isinstance(port, int) and port in facts.listening and facts.container("serve") is None:
+            yield Problem(
+                "master-port-in-use",
+                member.name,
+                f"port {port} (serve.args.master_port) is taken by another program",
+                "a free port",
+                f"`ss -ltnp 'sport = :{port}'` on {member.name} says which; stop it, or set another",
+            )
     for role, port, key, id_ in wanted:
         ours = facts.container(role)
         if port in facts.listening and not (ours and ours.running and ours.port in ("", str(port))):
@@ -129,7 +141,7 @@ def memory(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     """Weights pass through the node's memory on their way to the GPUs, and stay in it on a CPU."""
     model = facts.inside.model if facts.inside is not None else None
     available = facts.system.memory_available if facts.system is not None else None
-    if model is None or available is None or facts.container("serve") is not None:
+    if model is None or available is None or any(container.running for container in facts.containers):
         return
     share = model.weight_bytes / len(plan.members)
     wanted = share if plan.runtime.device == "cpu" else share / max(1, member.node.gpus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 from cluster import console, fleet
 from cluster.checks import Verdict
 from cluster.checks.ids import IDS, unknown
+from cluster.doctor.redact import redacted
 from cluster.errors import EXIT_DONE, ConnectError, PreflightError, Problem, UsageError, count
-from cluster.facts import summary
+from cluster.facts import Facts, summary
 from cluster.inventory import load
 from cluster.network import columns_and_rows
 from cluster.plan import Plan, make_plan
+from cluster.standing import SECRETS
 from cluster.survey import Survey, survey
 
 STYLES = {"error": "bold red", "warning": "yellow", "ignored": "dim"}
@@ -41,6 +44,9 @@ def check(file: Path, quick: bool, ignore: tuple[str, ...], as_json: bool) -> in
 
 def known_ids(ids: tuple[str, ...]) -> None:
     """Raises UsageError for an id that no check has: a typing error would ignore nothing, and say nothing."""
+    for id_ in ids:
+        if id_.startswith("ssh-"):
+            raise UsageError(f"--ignore {id_}: a node that cannot be reached cannot be passed over")
     for wrong in unknown(ids):
         close = get_close_matches(wrong, IDS, n=1, cutoff=0.4)
         meant = f"; did you mean {close[0]}?" if close else ""
@@ -60,10 +66,15 @@ def to_json(found: Survey, verdict: Verdict) -> dict[str, Any]:
             "ignored": [problem_json(p) for p in verdict.ignored],
             "unreachable": dict(found.unreachable),
             "network": found.matrix,
-            "facts": dict(found.facts),
+            "facts": {name: _without_secrets(fact) for name, fact in found.facts.items()},
         }
     )
     return content
+
+
+def _without_secrets(facts: Facts) -> Facts:
+    files = {path: digest for path, digest in facts.files.items() if path != SECRETS}
+    return replace(facts, files=files, last_words=redacted(facts.last_words))
 
 
 def problem_json(problem: Problem) -> dict[str, str]:

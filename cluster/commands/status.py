@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import console, fleet
+from cluster.doctor.redact import redacted
 from cluster.errors import EXIT_DONE, EXIT_NO, ConnectError, indent
 from cluster.facts import Facts, what_serves
 from cluster.gather import gather_tolerantly
@@ -61,7 +62,7 @@ def to_json(plan: Plan, found: Health, cache: KvFigures) -> dict[str, Any]:
         },
         "kv_cache": asdict(cache),
         "missing": list(found.missing),
-        "last_words": found.last_words,
+        "last_words": redacted(found.last_words),
     }
 
 
@@ -92,7 +93,9 @@ def _show(plan: Plan, found: Health, cache: KvFigures) -> None:
     for sentence in found.missing:
         console.say(f"! {sentence}")
     if found.last_words:
-        console.say(f"\nThe server's last words (all of them: clusterctl logs):\n{indent(found.last_words)}")
+        console.say(
+            f"\nThe server's last words (all of them: clusterctl logs):\n{indent(redacted(found.last_words))}"
+        )
 
 
 def _show_ignored(facts: Mapping[str, Facts]) -> None:

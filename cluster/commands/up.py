@@ -23,7 +23,7 @@ from cluster.plan import Plan, make_plan
 from cluster.prediction import in_words, predicted, prediction_json
 from cluster.reporter import reporter
 from cluster.steps import Result
-from cluster.survey import Survey, measured
+from cluster.survey import measured
 
 REMEDY = "Mend it and run `clusterctl up` again: it continues from here; or `clusterctl down`."
 
@@ -37,12 +37,12 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
     plan = make_plan(inventory)
     with fleet.connect(inventory) as lines:
         facts = gather(plan, lines.connections)
-        todo = phases.up(plan, facts, secrets, ignore)
-        found = measured(plan, lines.connections, facts) if todo else Survey(plan, facts, {}, None)
-        _judge(found.verdict(ignore), as_json)
-        if not todo:
+        if not phases.up(plan, facts, secrets):
             _nothing_to_do(plan, as_json)
             return EXIT_DONE
+        verdict = measured(plan, lines.connections, facts).verdict(ignore)
+        _judge(verdict, as_json)
+        todo = phases.up(plan, facts, secrets, tuple(dict.fromkeys(p.id for p in verdict.ignored)))
         _predict(plan, facts, as_json)
         if dry_run:
             console.dry_run(todo, as_json)
@@ -59,6 +59,9 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
 
 def _judge(verdict: Verdict, as_json: bool) -> None:
     """Errors stop it before anything is changed; the rest is said."""
+    if as_json:
+        for problem in verdict.errors:
+            console.emit({"event": "error", **problem_json(problem)})
     if verdict.errors:
         raise PreflightError(verdict.errors)
     for word, problems in (("warning", verdict.warnings), ("ignored", verdict.ignored)):

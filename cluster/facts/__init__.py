@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from cluster.facts import containers, gpu, node, processes, rdma, system
-from cluster.facts.types import Answer, Container, Fact, Facts, RayNode, Versions
+from cluster.facts.types import LONGEST, Answer, Container, Fact, Facts, RayNode, Versions
 from cluster.plan import Member, Plan
 from cluster.steps import Result
 
@@ -31,7 +31,6 @@ __all__ = [
     "what_is_ours",
 ]
 
-LONGEST = 30
 # What `up --ignore` writes on a node, so that whoever comes later knows.
 IGNORED = "ignored"
 BEGIN, END = "=== clusterctl fact ", "=== clusterctl exit "
@@ -65,7 +64,7 @@ def what_serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
         *what_is_ours(plan, member),
         _ignored(member),
         *(gpu.memory() if plan.runtime.device == "cuda" else ()),
-        _engine(plan).inside_fact(plan, member, hashing=False),
+        *_engine(plan).knows_model(plan, member),
         *_engine(plan).serves(plan, member),
     )
 
@@ -101,7 +100,8 @@ def _section(fact: Fact) -> str:
         run = f"(\n{fact.command}\n) </dev/null 2>&1"
     if fact.variable:
         name = fact.variable
-        run = f"{name}=$({run}); code=$?\nexport {name}; printf '%s\\n' \"${name}\"; (exit $code)"
+        keep = f"printf '%s\\n' \"${name}\"; [ $code = 0 ] || {name}=; export {name}"
+        run = f"{name}=$({run}); code=$?\n{keep}; (exit $code)"
     return (
         f"printf '\\n%s\\n' {shlex.quote(BEGIN + fact.name)}\n"
         f"{run}\n"

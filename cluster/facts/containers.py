@@ -7,6 +7,8 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.argv import docker
@@ -16,6 +18,7 @@ from cluster.facts.system import disks_command, parse_disks
 from cluster.facts.text import json_list, json_objects, json_or_none, mapping, texts, whole
 from cluster.facts.types import Container, EngineSetup, Fact
 from cluster.plan import Member, Plan
+from cluster.render import digests
 from cluster.steps import Result
 
 
@@ -26,7 +29,7 @@ def has(plan: Plan, _: Member) -> tuple[Fact, ...]:
     version = "{{.Server.Version}}" if engine == "docker" else "{{.Client.Version}}"
     return (
         Fact("engine", f"{engine} version --format '{version}'", parse_engine),
-        Fact("ids", f"{engine} ps --all --quiet --filter {label}", parse_ids, variable=IDS),
+        Fact("ids", _ids(engine, label), parse_ids, variable=IDS),
         Fact(
             "containers",
             f'if [ -z "${IDS}" ]; then echo "[]"; else {engine} inspect ${IDS}; fi',
@@ -40,8 +43,24 @@ def has(plan: Plan, _: Member) -> tuple[Fact, ...]:
 IDS = "CLUSTERCTL_CONTAINERS"
 
 
+def _ids(engine: str, label: str) -> str:
+    """Ids alone: the engine's client may have warnings to print beside them."""
+    ask = f"{engine} ps --all --quiet --filter {label}"
+    return (
+        f'said=$({ask} 2>&1) || {{ echo "$said"; exit 1; }}\necho "$said" | grep -xE "[0-9a-f]{{12,64}}" || :'
+    )
+
+
 def _if_any(command: str) -> str:
     return f'[ -n "${IDS}" ] || exit 0\n{command}'
+
+
+def _missing(member: Member) -> str:
+    """The sources of mounts that are not there."""
+    sources = shlex.join(mount.split(":")[0] for mount in member.mounts)
+    return (
+        f'for source in {sources}; do [ -e "$source" ] || echo "missing: $source"; done' if sources else ":"
+    )
 
 
 def _names(plan: Plan) -> str:
@@ -60,22 +79,31 @@ def can(plan: Plan, member: Member, hashing: bool) -> tuple[Fact, ...]:
     content = f"{engine} image inspect --format '{{{{.Id}}}}{{{{println}}}}[{parts}]' {image}"
     return (
         Fact("name_conflicts", _names(plan), parse_name_conflicts),
+        Fact("mounts", _missing(member), parse_mounts),
         Fact("image", content, parse_image),
         Fact("engine_setup", f"{engine} info --format '{{{{json .}}}}'", parse_engine_setup, variable=SETUP),
-        Fact("disks", ROOT + disks_command({"engine": '"${root:-/var/lib}"'}), parse_disks),
+        Fact("disks", ROOT + disks_command({"engine": '"${root:-/var/lib}"', **_cache(member)}), parse_disks),
         inside_fact(plan, member, hashing),
     )
 
 
+def knows_model(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """What a running head's container says of the model; none is started for it."""
+    fact = inside_fact(plan, member, hashing=False)
+    return (replace(fact, command=_if_any(fact.command)),) if member.role == "head" else ()
+
+
 def inside_fact(plan: Plan, member: Member, hashing: bool) -> Fact:
-    """What vLLM would find. A container that runs from this very image is asked instead of starting one."""
+    """What vLLM would find. A container that was started as one would be today is asked instead."""
     engine, question = plan.runtime.engine, inside.question(plan, hashing)
-    id_in_use = f"{engine} inspect --format '{{{{.Image}}}}' {plan.main_container} 2>/dev/null"
+    digest = digests(plan, member).ray if plan.uses_ray else digests(plan, member).serve
+    label = f'{{{{index .Config.Labels "{docker.LABEL}digest"}}}}'
+    started_as = f"{engine} inspect --format '{{{{.Image}}}} {label}' {plan.main_container} 2>/dev/null"
     ask_container = shlex.join((engine, "exec", plan.main_container, "python3", *question))
     return Fact(
         "inside",
         f"wanted=$({_id_of_image(plan)} 2>/dev/null) || exit 0\n"
-        f'if [ -n "${IDS}" ] && [ "$({id_in_use})" = "$wanted" ] &&\n'
+        f'if [ -n "${IDS}" ] && [ "$({started_as})" = "$wanted {digest}" ] &&\n'
         f"{ask_container} 2>/dev/null; then exit 0; fi\n"
         f"{docker.probe_on_node(plan, member, question)}",
         inside.parse_inside,
@@ -88,8 +116,20 @@ def _id_of_image(plan: Plan) -> str:
 
 
 # Variables of an image that say what is in it; others may be anything, also secrets.
-TELLING = ("CUDA_VERSION", "NVIDIA_REQUIRE_", "NV_CUDA_", "NCCL_VERSION", "VLLM_")
+TELLING = ("CUDA_VERSION", "NVIDIA_REQUIRE_CUDA", "NCCL_VERSION", "PYTORCH_VERSION")
 PODMAN_SECURITY = {"rootless": "name=rootless", "selinuxEnabled": "name=selinux"}
+
+
+def _cache(member: Member) -> dict[str, str]:
+    """Where the node has the container's Hugging Face cache; without a mount it is on the engine's disk."""
+    cache = PurePosixPath(dict(member.env).get("HF_HOME", "/root/.cache/huggingface"))
+    for mount in member.mounts:
+        source, target = mount.split(":")[:2]
+        if cache.is_relative_to(target):
+            return {"cache": shlex.quote(source)}
+    return {}
+
+
 SETUP = "CLUSTERCTL_ENGINE"
 # DockerRootDir of `docker info`, graphRoot of `podman info`.
 ROOT = """\
@@ -125,9 +165,9 @@ def serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
 def parse_engine(result: Result) -> dict[str, Any]:
     """`20.10.24`, or the engine's own complaint."""
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
-    version = lines[-1] if lines else ""
-    if result.exit_code == 0 and re.fullmatch(r"\d+\.\d+[\w.+~-]*", version):
-        return {"engine_version": version}
+    versions = [line for line in lines if re.fullmatch(r"\d+\.\d+[\w.+~-]*", line)]
+    if result.exit_code == 0 and versions:
+        return {"engine_version": versions[0]}
     return {"engine_error": lines[-1] if lines else "no answer"}
 
 
@@ -161,11 +201,16 @@ def _container(item: Mapping[str, Any]) -> Container:
     )
 
 
+def parse_mounts(result: Result) -> dict[str, Any]:
+    """`missing: PATH` lines."""
+    return {"missing_mounts": tuple(re.findall(r"^missing: (.+)$", result.stdout, re.MULTILINE))}
+
+
 def parse_name_conflicts(result: Result) -> dict[str, Any]:
     """Names without a label behind them."""
     if result.exit_code != 0:
         return {}
-    lines = [line.split() for line in result.stdout.splitlines()]
+    lines = [line.split() for line in result.stdout.splitlines() if line.startswith("clusterctl-")]
     return {"name_conflicts": tuple(words[0] for words in lines if len(words) == 1)}
 
 
@@ -174,7 +219,7 @@ def parse_image(result: Result) -> dict[str, Any]:
     found = re.search(r"^(sha256:)?[0-9a-f]{12,64}$", result.stdout, re.MULTILINE)
     if result.exit_code != 0 or not found:
         return {}
-    content = json_or_none(result.stdout.strip().splitlines()[-1])
+    content = next((json_or_none(line) for line in result.stdout.splitlines() if line.startswith("[")), None)
     config, layers = content if isinstance(content, list) and len(content) == 2 else ({}, [])
     variables = texts(mapping(config).get("Env"))
     starts = [mapping(config).get(key) for key in ("Entrypoint", "Cmd", "WorkingDir", "User")]
@@ -182,9 +227,7 @@ def parse_image(result: Result) -> dict[str, Any]:
         "image_id": found.group(0),
         "image_content": _digest([texts(layers), variables, starts]) if texts(layers) else None,
         "image_env": {
-            name: value
-            for name, _, value in (text.partition("=") for text in variables)
-            if name.startswith(TELLING)
+            name: value for name, _, value in (text.partition("=") for text in variables) if name in TELLING
         },
     }
 

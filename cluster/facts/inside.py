@@ -8,13 +8,17 @@ from typing import Any
 
 from cluster.facts.model_files import parse_model
 from cluster.facts.text import json_objects, mapping, text_or_none, texts, whole, whole_or_none
-from cluster.facts.types import Inside, Versions
+from cluster.facts.types import LONGEST, Inside, Versions
 from cluster.on_node import program
 from cluster.plan import Plan
 from cluster.steps import Argv, Result
 
 # What docker adds to a complaint; before 28 "See", since then "Run".
 HELP = re.compile(r"^(See|Run) '.*--help'.*$", re.MULTILINE)
+
+
+# What `timeout` exits with, after SIGTERM and after SIGKILL.
+KILLED = (124, 137)
 
 
 def question(plan: Plan, hashing: bool) -> Argv:
@@ -35,8 +39,12 @@ def parse_inside(result: Result) -> dict[str, Any]:
         if "python" in content:
             versions = {key: text_or_none(content.get(key)) for key in ("python", "ray", "vllm")}
             return {"versions": Versions(**versions), "inside": _inside(content)}
+    if result.exit_code in KILLED:
+        return {"versions_error": f"no answer within {LONGEST} s", "inside_code": result.exit_code}
     complaint = HELP.sub("", result.stdout)
-    return {"versions_error": Result(1, complaint, "").reason} if complaint.strip() else {}
+    if not complaint.strip():
+        return {}
+    return {"versions_error": Result(1, complaint, "").reason, "inside_code": result.exit_code}
 
 
 def _inside(content: Mapping[str, Any]) -> Inside:
@@ -49,5 +57,6 @@ def _inside(content: Mapping[str, Any]) -> Inside:
         infiniband=texts(content.get("infiniband")),
         resolves_to=texts(content.get("resolves_to")),
         cuda=(whole(cuda.get("code")), whole(cuda.get("devices"))) if cuda else None,
+        cuda_version=whole_or_none(cuda.get("version")),
         model=parse_model(content.get("model")),
     )

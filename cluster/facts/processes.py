@@ -9,7 +9,7 @@ from typing import Any
 from cluster.argv import docker
 from cluster.facts import inside
 from cluster.facts.service import KV_CACHE, parse_answer, parse_kv_cache, parse_last_words, parse_ray_nodes
-from cluster.facts.system import disks_command, parse_disks
+from cluster.facts.system import HUGGING_FACE, disks_command, parse_disks
 from cluster.facts.text import json_list, mapping, whole
 from cluster.facts.types import Container, Fact
 from cluster.plan import Member, Plan
@@ -25,12 +25,21 @@ def has(plan: Plan, member: Member) -> tuple[Fact, ...]:
 
 def can(plan: Plan, member: Member, hashing: bool) -> tuple[Fact, ...]:
     """What is in the virtual environment, and the disks."""
-    return (inside_fact(plan, member, hashing), Fact("disks", disks_command({}), parse_disks))
+    return (
+        inside_fact(plan, member, hashing),
+        Fact("disks", disks_command({"cache": HUGGING_FACE}), parse_disks),
+    )
 
 
-def inside_fact(plan: Plan, _: Member, hashing: bool) -> Fact:
-    """What the environment's Python finds."""
-    ask = shlex.join(("python3", *inside.question(plan, hashing)))
+def knows_model(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """What the head's environment says of the model."""
+    return (inside_fact(plan, member, hashing=False),) if member.role == "head" else ()
+
+
+def inside_fact(plan: Plan, member: Member, hashing: bool) -> Fact:
+    """What the environment's Python finds, with the inventory's variables."""
+    variables = (f"{name}={value}" for name, value in member.env)
+    ask = shlex.join(("env", *variables, "python3", *inside.question(plan, hashing)))
     return Fact("inside", f"{_path(plan)}{ask}", inside.parse_inside)
 
 

@@ -116,4 +116,4 @@ def parse_disks(result: Result) -> dict[str, Any]:
 
 def disks_command(paths: Mapping[str, str]) -> str:
     """As `disks_of`, with the places that every node has."""
-    return disks_of({"home": '"$HOME/.clusterctl"', "tmp": "/tmp", "cache": HUGGING_FACE, **paths})
+    return disks_of({"home": '"$HOME/.clusterctl"', "tmp": "/tmp", **paths})

@@ -10,6 +10,8 @@ from cluster.facts.hardware import Disk, Gpu, GpuProcess, Hca, Interface, System
 from cluster.facts.model_files import ModelFiles
 from cluster.steps import Result
 
+LONGEST = 30  # seconds that one fact may take
+
 
 @dataclass(frozen=True)
 class Container:
@@ -49,7 +51,8 @@ class Inside:
     """What vLLM finds where it runs: in a container as Ray's, or in the virtual environment.
 
     `memlock` and `nofile` are the soft limits, None: none. `cuda` is (cuInit's code, GPUs that CUDA sees),
-    None where there is no libcuda. `resolves_to` are the addresses of the node's own name.
+    None where there is no libcuda, and `cuda_version` what the driver there supports, as 12080 for 12.8.
+    `resolves_to` are the addresses of the node's own name.
     """
 
     memlock: int | None = None
@@ -59,6 +62,7 @@ class Inside:
     infiniband: tuple[str, ...] = ()
     resolves_to: tuple[str, ...] = ()
     cuda: tuple[int, int] | None = None
+    cuda_version: int | None = None
     model: ModelFiles | None = None
 
 
@@ -118,6 +122,10 @@ class Facts:
     image_env: Mapping[str, str] = field(default_factory=dict)
     versions: Versions | None = None
     versions_error: str = ""
+    # How the container ended that was to say it: 125 is the engine's own refusal.
+    inside_code: int = 0
+    # Sources of mounts that are not on the node.
+    missing_mounts: tuple[str, ...] = ()
     inside: Inside | None = None
     system: System | None = None
     # The node's own clock before and after all other facts, in seconds since 1970.

@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -24,8 +25,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-# A model up to this size is hashed whole, in well under a second; of a larger one blocks all over each file.
-WHOLE_BYTES = 512 * 1024 * 1024
+# A file up to this size is hashed whole, in well under a second; of a larger one blocks all over it.
+WHOLE_BYTES = 300 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024
 BLOCKS = 32
 # A slow disk must not hold up the rest: what is not hashed by then is not compared.
@@ -35,6 +36,8 @@ WEIGHTS = ".safetensors"
 
 
 def main() -> None:
+    # Where it is a container's first process, SIGTERM would not end it by itself.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
     model, revision, *more = sys.argv[1:]
     print(json.dumps(found(model, revision, "hash" in more)))
 
@@ -109,7 +112,10 @@ def cuda() -> dict[str, int] | None:
     code, devices = int(library.cuInit(0)), ctypes.c_int(0)
     if code == 0:
         library.cuDeviceGetCount(ctypes.byref(devices))
-    return {"code": code, "devices": devices.value}
+    # With the image's forward compatibility it is more than nvidia-smi says.
+    version = ctypes.c_int(0)
+    library.cuDriverGetVersion(ctypes.byref(version))
+    return {"code": code, "devices": devices.value, "version": version.value}
 
 
 # --- the model --------------------------------------------------------------------------------------
@@ -118,6 +124,8 @@ def cuda() -> dict[str, int] | None:
 def look_at(model: str, revision: str, hashing: bool) -> dict[str, Any]:
     path = Path(model)
     folder = path if path.is_absolute() or is_folder(path) else snapshot(model, revision)
+    if folder is not None and os.path.isfile(folder):  # GGUF, for one
+        return {"path": model, "cached": False, "there": True, "files": described([folder], hashing)}
     if folder is None or not is_folder(folder):
         return {"path": str(folder or model), "cached": not path.is_absolute(), "there": False}
     index = parsed(folder / f"model{WEIGHTS}.index.json")
@@ -174,13 +182,12 @@ def of_index(index: Any, key: str, otherwise: dict[str, Any]) -> dict[str, Any]:
 
 def described(files: list[Path], hashing: bool) -> list[dict[str, Any]]:
     sizes = {file: size_of(file) for file in files}
-    whole = sum(size or 0 for size in sizes.values()) <= WHOLE_BYTES
     until = time.monotonic() + (HASH_SECONDS if hashing else 0.0)
     return [
         {
             "name": file.name,
             "size": size,
-            "digest": digest(file, size, whole, until),
+            "digest": digest(file, size, until),
             "broken": why_broken(file, size),
         }
         for file, size in sizes.items()
@@ -195,14 +202,17 @@ def size_of(file: Path) -> int | None:
         return None
 
 
-def digest(file: Path, size: int | None, whole: bool, until: float) -> str | None:
-    """sha256 of the file, or of blocks all over it; None where there is no time left.
+def digest(file: Path, size: int | None, until: float) -> str | None:
+    """`sha256:` of the file, or `blocks:` of blocks all over it; None where there is no time left.
 
     Large files in the Hugging Face cache are named by their sha256, which need not be computed again.
     """
     blob = os.path.basename(os.path.realpath(file))  # Path.resolve() raises where links go in a circle
-    if size is None or re.fullmatch("[0-9a-f]{64}", blob):
-        return blob if size is not None else None
+    if size is None:
+        return None
+    if re.fullmatch("[0-9a-f]{64}", blob):
+        return f"sha256:{blob}"
+    whole = size <= WHOLE_BYTES
     step = BLOCK_BYTES if whole else max(BLOCK_BYTES, (size - BLOCK_BYTES) // (BLOCKS - 1) or 1)
     total = hashlib.sha256()
     try:
@@ -214,7 +224,7 @@ def digest(file: Path, size: int | None, whole: bool, until: float) -> str | Non
                 total.update(content.read(BLOCK_BYTES))
     except OSError:
         return None
-    return total.hexdigest()
+    return f"{'sha256' if whole else 'blocks'}:{total.hexdigest()}"
 
 
 def why_broken(file: Path, size: int | None) -> str:

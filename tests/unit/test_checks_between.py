@@ -282,12 +282,12 @@ PARTIAL = "hf-cache-partial"
     ("file", "says"),
     [
         (
-            ModelFile(SHARD, 3_000_000_000, "f" * 64),
+            ModelFile(SHARD, 3_000_000_000, f"sha256:{'f' * 64}"),
             f"{SHARD} has other contents (sha256 ffffffffffff, elsewhere 222222222222)",
         ),
         (ModelFile(SHARD, 100, None), f"{SHARD} has 100 bytes, elsewhere 3000000000"),
         (
-            ModelFile("config.json", 700, "d" * 64),
+            ModelFile("config.json", 700, f"sha256:{'d' * 64}"),
             "config.json has other contents (sha256 dddddddddddd, elsewhere cccccccccccc)",
         ),
     ],
@@ -316,7 +316,7 @@ def test_a_file_that_only_one_of_three_has_is_missing_nowhere() -> None:
 @pytest.mark.parametrize("name", ["README.md", ".gitattributes", "LICENSE", "figure.png"])
 def test_what_vllm_does_not_read_may_differ(name: str) -> None:
     assert differing(TWO, gpu_01=with_model(model(ModelFile(name, 5, "e" * 64)))) == []
-    other = with_model(model(ModelFile(name, 6, "f" * 64)))
+    other = with_model(model(ModelFile(name, 6, f"sha256:{'f' * 64}")))
     assert differing(TWO, gpu_01=with_model(model(ModelFile(name, 5, "e" * 64))), gpu_02=other) == []
 
 
@@ -329,7 +329,8 @@ def test_digests_that_were_not_read_are_not_compared() -> None:
 
 def test_of_many_files_that_differ_the_first_are_named() -> None:
     def shards(digest: str) -> ModelFiles:
-        return model(*(ModelFile(f"layer-{number}.safetensors", 10, digest * 64) for number in range(20)))
+        files = (ModelFile(f"layer-{n}.safetensors", 10, f"sha256:{digest * 64}") for n in range(20))
+        return model(*files, shards=())
 
     problems = differing(TWO, gpu_01=with_model(shards("a")), gpu_02=with_model(shards("b")))
     assert len(problems) == 6 and {problem.node for problem in problems} == {"gpu-02"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from findings import found, found_inside, hca, is_mended, port, roce_port, told
-from samples import PROCESS, plan
+from samples import plan
 
 from cluster.facts.hardware import Hca
 
@@ -136,8 +136,8 @@ def test_memory_that_may_be_pinned(limit: int) -> None:
 
 
 def test_processes_are_told_of_limits_conf() -> None:
-    local = plan({"runtime.device": "cuda"}, PROCESS)
-    (problem,) = found_inside(local, node=0, memlock=65536)
+    processes = plan({"runtime": {"engine": "process", "venv": "/opt/venv"}})
+    (problem,) = found_inside(processes, memlock=65536)
     assert "`* - memlock unlimited` in /etc/security/limits.conf" in problem.remedy
 
 

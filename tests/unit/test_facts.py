@@ -97,7 +97,7 @@ def test_which_facts_are_asked_of_whom() -> None:
         return [fact.name for fact in facts_of(plan, plan.members[rank])]
 
     ours = ["engine", "ids", "containers", "files"]
-    image = ["ignored", "name_conflicts", "image", "engine_setup", "disks", "inside"]
+    image = ["ignored", "name_conflicts", "mounts", "image", "engine_setup", "disks", "inside"]
     gpus = ["gpus", "gpu_processes", "cuda_version", "xids", "fabric", "amd"]
     common = ["system", *gpus, "hcas", "gpudirect", "topology", "acs", "interfaces", "listening"]
 

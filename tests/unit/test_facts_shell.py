@@ -173,7 +173,7 @@ def test_the_system(run: Run) -> None:
 
 
 def test_disks_of_paths_that_are_still_to_be_made(run: Run, tmp_path: Path) -> None:
-    command = system.disks_command({"engine": f"'{tmp_path}/not/there yet'"})
+    command = system.disks_command({"cache": system.HUGGING_FACE, "engine": f"'{tmp_path}/not/there yet'"})
     for env in ({}, {"HF_HOME": "/no/such/folder"}):
         disks = system.parse_disks(run(command, env=env))["disks"]
         assert [disk.use for disk in disks] == ["home", "tmp", "cache", "engine"]

@@ -95,7 +95,7 @@ def test_a_model_that_is_whole(tmp_path: Path) -> None:
         content = (folder / file.name).read_bytes()
         assert (file.size, file.digest, file.broken) == (
             len(content),
-            hashlib.sha256(content).hexdigest(),
+            f"sha256:{hashlib.sha256(content).hexdigest()}",
             "",
         )
 
@@ -179,7 +179,8 @@ def test_an_empty_folder_and_none_at_all(tmp_path: Path) -> None:
     )
     assert (empty.there, empty.config, empty.files) == (True, None, ())
     assert (none.there, none.cached, none.path) == (False, False, str(tmp_path / "none"))
-    assert not file.there and not long.there
+    assert file.there and file.config is None and [one.name for one in file.files] == ["file"]
+    assert not long.there
 
 
 def test_a_folder_that_may_not_be_entered_is_not_there(tmp_path: Path) -> None:
@@ -227,8 +228,8 @@ def test_a_model_is_found_in_the_cache_wherever_it_is(tmp_path: Path, hub: str, 
     model = look("meta-llama/Llama-3.1-8B", "hash", env=absolute)
     assert (model.path, model.cached, model.there, model.incomplete) == (str(snapshot), True, True, ())
     digests = {file.name: file.digest for file in model.files}
-    assert digests["model.safetensors"] == "a" * 64  # by its name, without reading it
-    assert digests["config.json"] == hashlib.sha256(b"{}").hexdigest()
+    assert digests["model.safetensors"] == f"sha256:{'a' * 64}"  # by its name, without reading it
+    assert digests["config.json"] == f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
 
 
 def test_a_download_that_did_not_end(tmp_path: Path) -> None:
@@ -288,7 +289,7 @@ def test_small_files_beside_large_ones_are_hashed_whole(tmp_path: Path) -> None:
     content = b"".join(number.to_bytes(4, "big") for number in range(50_000))
     (tmp_path / "tokenizer.json").write_bytes(content)
     digests = {file.name: file.digest for file in look(tmp_path, "hash").files}
-    assert digests["tokenizer.json"] == hashlib.sha256(content).hexdigest()
+    assert digests["tokenizer.json"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 # --- the rest ---------------------------------------------------------------------------------------
