@@ -147,3 +147,49 @@ def test_a_tensor_parallel_size_that_the_model_cannot_have(clusterctl: Clusterct
     outcome = clusterctl("check", "--json")
     assert outcome.code == 5
     assert [(p["id"], p["node"]) for p in outcome.events[0]["problems"]] == [("tp-heads", "gpu-01")]
+
+
+def test_a_node_that_cannot_be_reached_cannot_be_passed_over(
+    clusterctl: Clusterctl, fleet: FakeFleet
+) -> None:
+    outcome = clusterctl("check", "--ignore", "ssh-unreachable")
+    assert (outcome.code, fleet.opened) == (2, [])
+    assert (
+        outcome.err
+        == "error: --ignore ssh-unreachable: a node that cannot be reached cannot be passed over\n"
+    )
+
+
+def test_what_was_not_there_to_be_ignored_is_not_written_down(
+    clusterctl: Clusterctl, fleet: FakeFleet
+) -> None:
+    assert clusterctl("up", "--ignore", "disk-full").code == 0
+    assert all("ignored" not in node.files for node in fleet.nodes.values())
+
+
+def test_a_cluster_that_serves_is_left_alone_whatever_check_says(
+    clusterctl: Clusterctl, fleet: FakeFleet
+) -> None:
+    assert clusterctl("up").code == 0
+    fleet.facts = {"gpu-01": {"disks": Result(0, "uses=home\n/dev/vda 1000000 999999 1 100% /\n", "")}}
+    assert clusterctl("check").code == 5
+    assert (clusterctl("up").code, clusterctl("up").lines[0].split(":")[0]) == (0, "nothing to do")
+
+
+def test_programs_are_told_why_up_stopped(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    fleet.facts = {"gpu-01": {"inside": NO_RAY}}
+    outcome = clusterctl("up", "--json")
+    (event,) = outcome.events
+    assert (outcome.code, event["event"], event["id"]) == (5, "error", "image-no-ray")
+
+
+def test_secrets_stay_out_of_what_is_shown(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    fleet.facts = {
+        "gpu-01": {
+            "files": Result(0, f"{'a' * 64}  ./secrets.env\n{'b' * 64}  ./env\n", ""),
+            "last_words": Result(0, "ValueError: HF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz0123456789\n", ""),
+        }
+    }
+    outcome = clusterctl("check", "--json")
+    assert "secrets.env" not in outcome.out and "hf_abcdef" not in outcome.out
+    assert outcome.events[0]["facts"]["gpu-01"]["files"] == {"env": "b" * 64}

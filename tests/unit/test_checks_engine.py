@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
-from findings import complete, found, found_inside, is_mended, told
+from findings import WITHOUT_ENGINE, complete, found, found_inside, is_mended, told
 from samples import PROCESS, plan
 
 from cluster.checks import judge, preflight
 from cluster.checks.engine import SHM_BROADCAST, SHM_PER_WORKER
 from cluster.errors import Problem
-from cluster.facts import Facts, Versions
+from cluster.facts import Facts, Versions, inside, read_facts, script_of, what_is_ours
 from cluster.facts.hardware import System
 from cluster.facts.types import EngineSetup
 from cluster.plan import Plan
+from cluster.steps import Result
 
 MEBIBYTE = 1024**2
 PLANS: list[tuple[dict[str, Any], str | None]] = [
@@ -322,3 +325,79 @@ def test_all_problems_of_all_nodes_come_at_once_each_with_what_mends_it() -> Non
         for id_ in ("docker-daemon-down", "container-name-conflict", "driver-lib-mismatch")
     ]
     assert all(map(is_mended, problems))
+
+
+# --- a container that does not start ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "id_"),
+    [
+        (
+            125,
+            "docker: Error response from daemon: error setting rlimit type 8: not permitted",
+            "container-refused",
+        ),
+        (125, "Error: statfs /data/models: no such file or directory", "mount-missing"),
+        (125, "failed to discover GPU vendor from CDI: no known GPU vendor found", "nvidia-runtime-missing"),
+        (125, "write /var/lib/docker/tmp: no space left on device", "disk-full"),
+        (127, 'exec: "python3": executable file not found in $PATH', "image-no-python"),
+        (1, "ImportError: libz.so.1", "image-no-python"),
+        (124, "no answer within 30 s", "container-hangs"),
+        (137, "no answer within 30 s", "container-hangs"),
+    ],
+)
+def test_who_is_to_blame_for_a_container_that_does_not_start(code: int, said: str, id_: str) -> None:
+    (problem,) = found(plan(), versions=None, inside=None, versions_error=said, inside_code=code)
+    assert told([problem]) == [(id_, "gpu-02", "error")] and is_mended(problem)
+
+
+@pytest.mark.parametrize("code", [124, 137])
+def test_an_answer_that_never_came_is_not_taken_for_nothing(code: int) -> None:
+    assert inside.parse_inside(Result(code, "", "")) == {
+        "versions_error": "no answer within 30 s",
+        "inside_code": code,
+    }
+
+
+def test_a_mount_that_is_missing_is_told_once_and_before_the_image_is_there() -> None:
+    mounted = plan({"runtime.mounts": ["/data/models:/models:ro"]})
+    (problem,) = found(mounted, image_id=None, versions=None, inside=None, missing_mounts=("/data/models",))
+    assert told([problem]) == [("mount-missing", "gpu-02", "error")]
+    said = "invalid mount config for type: bind source path does not exist: /data/models"
+    refused = {"versions": None, "inside": None, "versions_error": said, "inside_code": 125}
+    assert found(mounted, missing_mounts=("/data/models",), **refused) == [problem]
+
+
+def test_of_an_image_that_is_pulled_anyway_nothing_stops_the_pull() -> None:
+    always = plan({"runtime.pull": "always"})
+    assert {p.severity for p in found(always, versions=Versions("3.12.4", None, "0.32.0"))} == {"warning"}
+    assert {p.severity for p in found(always, image_id="sha256:other")} == {"warning"}
+
+
+def test_podman_has_no_daemon_to_start() -> None:
+    podman = plan({"runtime.engine": "podman"})
+    (problem,) = found(podman, **WITHOUT_ENGINE, engine_error="Error: default OCI runtime not found")
+    assert problem.id == "docker-daemon-down" and "`podman info`" in problem.remedy
+
+
+@pytest.mark.parametrize("warning", ["WARNING: Error loading config file", 'level=warning msg="no systemd"'])
+def test_what_an_engine_warns_of_is_no_failure(tmp_path: Path, warning: str) -> None:
+    """As `docker ps` and `docker inspect` print it, on stderr and beside their answer."""
+    client = tmp_path / "docker"
+    client.write_text(
+        f"#!/bin/sh\necho '{warning}' >&2\ncase $1 in\n  version) echo 20.10.24 ;;\n"
+        "  ps) [ $# -gt 5 ] || echo 0123456789ab ;;\n  inspect) echo '[]' ;;\nesac\n"
+    )
+    client.chmod(0o755)
+    facts = tuple(fact for fact in what_is_ours(plan(), plan().head) if fact.name != "files")
+    done = subprocess.run(
+        ["sh", "-s"],
+        input=script_of(facts),
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = read_facts(facts, done.stdout)
+    assert (answer.engine_version, answer.engine_error, answer.containers) == ("20.10.24", "", ())
