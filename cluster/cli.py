@@ -19,7 +19,7 @@ from cluster.errors import EXIT_BUG, EXIT_DONE, EXIT_USAGE, ClusterctlError, Int
 EXIT_CODES = """\b
 Exit codes:
   0    done; status: serving
-  1    the answer is no: not serving, a command failed on a node
+  1    the answer is no: not serving, it does not fit, a command failed, a failure was found
   2    usage
   3    the inventory is wrong: nothing was contacted
   4    a node could not be reached: nothing was changed
