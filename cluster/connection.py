@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import selectors
 import shlex
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -18,6 +19,7 @@ from cluster.errors import CommandTimeout, ConnectionLost
 from cluster.steps import Argv, Result
 
 OnLine = Callable[[str], None]
+Stdin = str | Iterable[str]
 
 
 class Connection(Protocol):
@@ -28,9 +30,13 @@ class Connection(Protocol):
     """
 
     def run(
-        self, argv: Argv, stdin: str = "", timeout: float | None = 60.0, on_line: OnLine | None = None
+        self, argv: Argv, stdin: Stdin = "", timeout: float | None = 60.0, on_line: OnLine | None = None
     ) -> Result:
-        """Run a command in the home folder; with `on_line`, stdout is handed over line by line instead."""
+        """Run a command in the home folder; with `on_line`, stdout is handed over line by line instead.
+
+        The pieces of an iterable `stdin` are fed as they come, by a thread of their own. The pipe closes
+        when they end, or when the command has; what a command does not read is no error.
+        """
 
     def put(self, path: str, content: str, mode: int) -> None:
         """Write a file whole or not at all, `path` relative to the home folder."""
@@ -47,7 +53,7 @@ class LocalConnection:
         self._closed = threading.Event()
 
     def run(
-        self, argv: Argv, stdin: str = "", timeout: float | None = 60.0, on_line: OnLine | None = None
+        self, argv: Argv, stdin: Stdin = "", timeout: float | None = 60.0, on_line: OnLine | None = None
     ) -> Result:
         try:
             process = self._start(argv)
@@ -98,13 +104,12 @@ class LocalConnection:
 
 
 def _talk(
-    process: subprocess.Popen[bytes], stdin: str, timeout: float | None, on_line: OnLine | None
+    process: subprocess.Popen[bytes], stdin: Stdin, timeout: float | None, on_line: OnLine | None
 ) -> Result:
     """Feed stdin, read both streams until both end, and wait for the exit code."""
     assert process.stdin and process.stdout and process.stderr
     deadline = None if timeout is None else time.monotonic() + timeout
-    feeder = threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True)
-    feeder.start()
+    feed_from_thread(stdin, functools.partial(_write, process.stdin), process.stdin.close)
     out, err = LineSink(on_line), LineSink(None)
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ, out)
@@ -121,7 +126,6 @@ def _talk(
     except subprocess.TimeoutExpired:
         remaining(0.0, process.args, timeout)
         raise
-    feeder.join()
     return Result(code, out.text(), err.text())
 
 
@@ -136,11 +140,25 @@ def remaining(deadline: float | None, argv: object, timeout: float | None) -> fl
     return left
 
 
-def _feed(pipe: IO[bytes], text: str) -> None:
-    with contextlib.suppress(OSError):  # a command may end without reading
-        pipe.write(text.encode())
-    with contextlib.suppress(OSError):
-        pipe.close()
+def feed_from_thread(stdin: Stdin, write: Callable[[bytes], object], close: Callable[[], object]) -> None:
+    """Returns at once. The thread ends with the pieces, or at the first that the pipe does not take."""
+    pieces = (stdin,) if isinstance(stdin, str) else stdin
+
+    def feed() -> None:
+        for piece in pieces:
+            try:
+                write(piece.encode())
+            except Exception:  # the command ended without reading, or the line broke, which its reader sees
+                break
+        with contextlib.suppress(Exception):
+            close()
+
+    threading.Thread(target=feed, daemon=True).start()
+
+
+def _write(pipe: IO[bytes], content: bytes) -> None:
+    pipe.write(content)
+    pipe.flush()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -151,9 +169,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdout, process.stderr):
+    for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe:
-            pipe.close()
+            with contextlib.suppress(OSError):  # what stdin still held, for a process that is gone
+                pipe.close()
 
 
 class LineSink:

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from cluster.connection import LineSink, OnLine, remaining
+from cluster.connection import LineSink, OnLine, Stdin, feed_from_thread, remaining
 from cluster.errors import CommandTimeout, ConnectionLost
 from cluster.ssh_open import DEAD_AFTER, Jumps, connect, renamed
 from cluster.ssh_target import Target
@@ -32,7 +32,7 @@ class SSHConnection:
         self._sftp: paramiko.SFTPClient | None = None
 
     def run(
-        self, argv: Argv, stdin: str = "", timeout: float | None = 60.0, on_line: OnLine | None = None
+        self, argv: Argv, stdin: Stdin = "", timeout: float | None = 60.0, on_line: OnLine | None = None
     ) -> Result:
         with renamed(self._target):
             transport = self._client.get_transport()
@@ -90,7 +90,7 @@ def _make_folders(sftp: paramiko.SFTPClient, folder: str) -> None:
 
 
 def _talk(
-    channel: paramiko.Channel, argv: Argv, stdin: str, timeout: float | None, on_line: OnLine | None
+    channel: paramiko.Channel, argv: Argv, stdin: Stdin, timeout: float | None, on_line: OnLine | None
 ) -> Result:
     """Read both streams at once (either could fill its window), until both end and the exit code came."""
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -105,9 +105,7 @@ def _talk(
 
     reader = threading.Thread(target=drain_stderr, daemon=True)
     reader.start()
-    with contextlib.suppress(OSError):  # a command may end without reading
-        channel.sendall(stdin.encode())
-        channel.shutdown_write()
+    feed_from_thread(stdin, channel.sendall, channel.shutdown_write)
     _drain(channel, channel.recv, out, argv, deadline, timeout)
     reader.join()
     if failures:

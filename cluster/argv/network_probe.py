@@ -8,13 +8,13 @@ from cluster.argv.docker import LABEL
 from cluster.plan import Member, Plan
 from cluster.steps import Argv
 
-FROM_STDIN = ("-IS", "-")  # isolated and without site-packages: the quickest start
+# Isolated and without site-packages: the quickest start. What stdin has after the program is the program's.
+FROM_STDIN = ("-IS", "-c", "import sys; exec(sys.stdin.read(int(sys.stdin.readline())))")
 
 
-def same_python(plan: Plan, python: str, container: str) -> Argv:
-    """The Python that a program said it runs in; `container` is empty for one on the node itself."""
-    inside = (plan.runtime.engine, "exec", "--interactive", container) if container else ()
-    return (*inside, python, *FROM_STDIN)
+def on_stdin(program: str) -> str:
+    """How the command takes a program: its length, then its text."""
+    return f"{len(program)}\n{program}"
 
 
 def python_on_node(plan: Plan, member: Member, container: str) -> Argv:
@@ -41,7 +41,7 @@ def _in_container(plan: Plan, member: Member, container: str) -> str:
     run = shlex.join(
         (
             *(engine, "run", "--rm", "--interactive", "--pull", "never", "--network", "host"),
-            *("--name", container, "--env", "CLUSTERCTL_PROBE=1"),
+            *("--name", container),
             *("--label", f"{LABEL}cluster={plan.cluster}", "--label", f"{LABEL}node={member.name}"),
             *("--label", f"{LABEL}role=probe"),
             *("--entrypoint", "python3", plan.runtime.image or "", *FROM_STDIN),

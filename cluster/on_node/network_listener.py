@@ -1,23 +1,21 @@
 """Serves what network_probe.py measures, by TCP and UDP on random high ports. See cluster/measure.py.
 
-Prints {"port": N, "udp_port": N, "python": PATH, "container": false}. The node has one turn: who holds it may
-transfer.
+The node has one turn: who holds it may transfer.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
-import json
 import os
 import socket
-import sys
 import threading
 import time
 
 from .network_wire import (
     ANSWER_TIMEOUT_S,
     ASK,
-    BUFFER_BYTES,
+    BUFFER,
     CONNECT_TIMEOUT_S,
     DATA,
     FREE,
@@ -28,41 +26,22 @@ from .network_wire import (
     TOKEN_BYTES,
     YES,
     at_once,
-    end_with_the_pipe,
     exactly,
-    own_place,
-    reason,
-    say,
 )
 
 LOWEST_PORT, HIGHEST_PORT = 20000, 60999
 
 
-def listen(address: str, token: str, wait: float, lifetime: float) -> None:
-    """Until the pipe breaks, or `lifetime` seconds. Who asks for the turn is kept waiting up to `wait` s."""
-    end_with_the_pipe(lifetime)
-    try:
-        tcp, udp = bind(socket.SOCK_STREAM, address), bind(socket.SOCK_DGRAM, address)
-    except OSError as error:
-        say(json.dumps({"error": f"cannot listen on {address}: {reason(error)}"}))
-        return
-    ports = {"port": tcp.getsockname()[1], "udp_port": udp.getsockname()[1]}
-    unix = socket.socket(socket.AF_UNIX)
-    unix.bind(own_place(ports["port"]))
-    for listening in (tcp, unix):
-        listening.listen(1024)
-    here = {"python": sys.executable, "container": "CLUSTERCTL_PROBE" in os.environ}
-    say(json.dumps({**ports, **here}))
-    threading.Thread(target=answer_datagrams, args=(udp, token.encode()), daemon=True).start()
-    turn = threading.Lock()
-    threading.Thread(target=accept, args=(unix, token.encode(), turn, wait), daemon=True).start()
-    accept(tcp, token.encode(), turn, wait)
+def listen(address: str, token: bytes, turn: threading.Lock, wait: float) -> tuple[int, int]:
+    """The TCP and the UDP port, served from now on. Raises OSError.
 
-
-def accept(listening: socket.socket, token: bytes, turn: threading.Lock, wait: float) -> None:
-    while True:
-        visit = Visit(listening.accept()[0], turn, wait)
-        threading.Thread(target=visit.serve, args=(token,), daemon=True).start()
+    Who asks for the turn is kept waiting up to `wait` seconds.
+    """
+    tcp, udp = bind(socket.SOCK_STREAM, address), bind(socket.SOCK_DGRAM, address)
+    tcp.listen(1024)
+    threading.Thread(target=accept, args=(tcp, token, turn, wait), daemon=True).start()
+    threading.Thread(target=answer_datagrams, args=(udp, token), daemon=True).start()
+    return tcp.getsockname()[1], udp.getsockname()[1]
 
 
 def bind(kind: socket.SocketKind, address: str) -> socket.socket:
@@ -75,6 +54,12 @@ def bind(kind: socket.SocketKind, address: str) -> socket.socket:
             return bound
     bound.bind((address, 0))  # raises what was wrong with the others
     return bound
+
+
+def accept(listening: socket.socket, token: bytes, turn: threading.Lock, wait: float) -> None:
+    while True:
+        visit = Visit(listening.accept()[0], turn, wait)
+        _thread.start_new_thread(visit.serve, (token,))  # unlike threading's, not waited for until it runs
 
 
 def answer_datagrams(udp: socket.socket, token: bytes) -> None:
@@ -91,7 +76,6 @@ class Visit:
 
     def __init__(self, line: socket.socket, turn: threading.Lock, wait: float) -> None:
         self.line, self.turn, self.wait = line, turn, wait
-        self.of_own = line.family == socket.AF_UNIX  # whether this node's own probe calls
         self.holds = False
 
     def serve(self, token: bytes) -> None:
@@ -110,8 +94,8 @@ class Visit:
 
     def obey(self) -> None:
         """The next command. Raises OSError."""
-        # A node that dies while it holds the turn sends no word; its own kernel tells of an own probe's end.
-        self.line.settimeout(ANSWER_TIMEOUT_S if self.holds and not self.of_own else None)
+        # A node that dies while it holds the turn sends no word.
+        self.line.settimeout(ANSWER_TIMEOUT_S if self.holds else None)
         command = exactly(self.line, 1)
         if command == PING:
             self.line.sendall(PING)
@@ -130,13 +114,15 @@ class Visit:
 
 
 def receive(line: socket.socket) -> None:
-    """Read to the end; answer how many bytes came how long after the first ones."""
+    """Read to the end; answer how many bytes came how long after the first ones.
+
+    MSG_TRUNC: the kernel counts them and drops them (tcp(7)), because memory is not what is measured.
+    """
     line.settimeout(ANSWER_TIMEOUT_S)
-    buffer = bytearray(BUFFER_BYTES)
-    first = line.recv_into(buffer)
+    first = line.recv_into(BUFFER, 0, socket.MSG_TRUNC)
     started = last = time.monotonic()
     total = 0
-    while first and (size := line.recv_into(buffer)):
+    while first and (size := line.recv_into(BUFFER, 0, socket.MSG_TRUNC)):
         total += size
         last = time.monotonic()
     line.sendall(REPORT.pack(last - started, total))

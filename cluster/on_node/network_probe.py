@@ -1,7 +1,8 @@
-"""Measures the network from this node to the others, where network_listener.py runs. See cluster/measure.py.
+"""Measures the network from this node to the others, which run the same. See cluster/measure.py.
 
-Prints {"links": {peer: {"connected", "why", "mtu", "mtu_passes", "rtt_seconds", "bits_per_second"}}}; what is
-not known is left out. Seconds, bytes of an IP packet, bits a second.
+Prints {"port": N, "udp_port": N} of its listener, reads from stdin one line with the peers, and prints
+{"links": {peer: {"connected", "why", "mtu", "mtu_passes", "rtt_seconds", "bits_per_second"}}}; what is not
+known is left out. Seconds, bytes of an IP packet, bits a second. {"error": WHY} where it cannot.
 
 A transfer needs the turn of both nodes, so that no two disturb each other. Nobody directs: turns are asked
 for in the order of node ranks, which cannot deadlock, and a node that died holds up nobody for long.
@@ -9,16 +10,20 @@ for in the order of node ranks, which cannot deadlock, and a node that died hold
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import os
 import socket
+import sys
 import threading
 import time
 
+from .network_listener import listen
 from .network_wire import (
     ANSWER_TIMEOUT_S,
     ASK,
-    BUFFER_BYTES,
+    BUFFER,
     CONNECT_TIMEOUT_S,
     DATA,
     FREE,
@@ -28,21 +33,19 @@ from .network_wire import (
     TOKEN_BYTES,
     YES,
     at_once,
-    end_with_the_pipe,
     exactly,
-    own_place,
     reason,
     say,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes as long as all else here
+    from collections.abc import Iterator
     from typing import Any
 
 DATAGRAM_WAITS_S = (0.1, 0.2, 0.4)  # a lost one is sent again: loss is no proof of a small MTU
 DRAIN_TIMEOUT_S = 2.0
 PINGS = 9
-CHUNK = bytes(BUFFER_BYTES)
 LONGEST_QUEUE = 128 << 10  # bytes that wait unsent in the kernel, and have to drain when time is up
 SLOW_RTT_S = 0.005
 ENOUGH_TRIES, LONG_S = 3, 0.3  # what took longer than LONG_S was no busy moment
@@ -51,15 +54,37 @@ IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14  # linux/in.h
 HEADERS = 28  # IPv4 and UDP
 
 
-def probe(task: dict[str, Any]) -> None:
-    """`task`: address, token, port (of the own listener), wait, lifetime, seconds, slot, bytes, peers."""
-    end_with_the_pipe(task["lifetime"])
+def take_part(task: dict[str, Any]) -> None:
+    """Until stdin ends: sshd sends no signal when its client is gone, but closes the pipe.
+
+    `task`: address, token, wait (for a turn), slot (of a transfer), seconds (of all), lifetime, bytes.
+    """
+    threading.Thread(target=end_after, args=(task["lifetime"],), daemon=True).start()
+    turn = threading.Lock()
     try:
-        links = measure(task)
+        port, udp_port = listen(task["address"], task["token"].encode(), turn, task["wait"])
     except OSError as error:
-        say(json.dumps({"error": f"{task['address']}: {reason(error)}"}))
+        say({"error": f"cannot listen on {task['address']}: {reason(error)}"})
         return
-    say(json.dumps({"links": links}))
+    say({"port": port, "udp_port": udp_port})
+    if peers := sys.stdin.readline():
+        threading.Thread(target=probe, args=(task, turn, json.loads(peers)), daemon=True).start()
+        sys.stdin.read()
+    os._exit(0)  # there is nothing to tidy up, which would take as long as the start
+
+
+def end_after(lifetime: float) -> None:
+    """The operator's line may be broken without a sign of it."""
+    time.sleep(lifetime)
+    os._exit(1)  # from a thread, sys.exit would end that thread alone
+
+
+def probe(task: dict[str, Any], turn: threading.Lock, peers: list[list[Any]]) -> None:
+    try:
+        say({"links": measure(task, turn, [Peer(*values) for values in peers])})
+    except OSError as error:
+        say({"error": f"{task['address']}: {reason(error)}"})
+        os._exit(1)
 
 
 class Peer:
@@ -73,48 +98,20 @@ class Peer:
         self.tries = 0
 
 
-def measure(task: dict[str, Any]) -> dict[str, Any]:
+def measure(task: dict[str, Any], turn: threading.Lock, peers: list[Peer]) -> dict[str, Any]:
     """All connections at once, then the transfers, one at a time. Raises OSError."""
     deadline = time.monotonic() + task["seconds"]
-    own = socket.socket(socket.AF_UNIX)
-    own.connect(own_place(task["port"]))
-    greet(task, own)
     mtu = min(mtu_of(task["address"]), LARGEST_PACKET)
-    peers = [Peer(*values) for values in task["peers"]]
     threads = [threading.Thread(target=reach, args=(task, peer, mtu), daemon=True) for peer in peers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     reached = [peer for peer in peers if peer.line]
-    transfers = threading.Thread(target=take_turns, args=(task, own, reached, deadline), daemon=True)
+    transfers = threading.Thread(target=take_turns, args=(task, turn, reached, deadline), daemon=True)
     transfers.start()
     transfers.join(max(0.0, deadline - time.monotonic()))  # one that hangs does not hide the others
     return {peer.name: dict(peer.found) for peer in peers}
-
-
-def open_line(task: dict[str, Any], place: tuple[str, int]) -> socket.socket:
-    """A connection that was let in. Raises OSError."""
-    line = connect(task, place)
-    try:
-        greet(task, line)
-    except OSError:
-        line.close()
-        raise
-    return line
-
-
-def connect(task: dict[str, Any], place: tuple[str, int]) -> socket.socket:
-    """From this node's own address. Raises OSError."""
-    return socket.create_connection(place, CONNECT_TIMEOUT_S, (task["address"], 0))
-
-
-def greet(task: dict[str, Any], line: socket.socket) -> None:
-    """Show the token. Raises OSError."""
-    at_once(line)
-    line.sendall(task["token"].encode())
-    exactly(line, 1)
-    line.settimeout(ANSWER_TIMEOUT_S + task["wait"])
 
 
 def reach(task: dict[str, Any], peer: Peer, mtu: int) -> None:
@@ -130,6 +127,19 @@ def reach(task: dict[str, Any], peer: Peer, mtu: int) -> None:
         return
     peer.found = {"connected": True, "why": "", **full_size(task, peer.udp_place, mtu)}
     peer.line = line
+
+
+def connect(task: dict[str, Any], place: tuple[str, int]) -> socket.socket:
+    """From this node's own address. Raises OSError."""
+    return socket.create_connection(place, CONNECT_TIMEOUT_S, (task["address"], 0))
+
+
+def greet(task: dict[str, Any], line: socket.socket) -> None:
+    """Show the token. Raises OSError."""
+    at_once(line)
+    line.sendall(task["token"].encode())
+    exactly(line, 1)
+    line.settimeout(ANSWER_TIMEOUT_S + task["wait"])
 
 
 def mtu_of(address: str) -> int:
@@ -171,13 +181,13 @@ def arrives(udp: socket.socket, content: bytes, token: bytes) -> bool:
     return False
 
 
-def take_turns(task: dict[str, Any], own: socket.socket, peers: list[Peer], deadline: float) -> None:
+def take_turns(task: dict[str, Any], turn: threading.Lock, peers: list[Peer], deadline: float) -> None:
     """A transfer to each peer, in the order given; one that is busy comes later again."""
     waiting = list(peers)
     while time.monotonic() < deadline and (waiting or (waiting := doubtful(peers))):
         peer = waiting.pop(0)
         try:
-            if not one_turn(task, own, peer):
+            if not one_turn(task, turn, peer):
                 waiting.append(peer)
         except OSError as error:
             peer.line, peer.tries = None, ENOUGH_TRIES  # its listener sees the end of the line
@@ -196,29 +206,50 @@ def doubtful(peers: list[Peer]) -> list[Peer]:
     ]
 
 
-def one_turn(task: dict[str, Any], own: socket.socket, peer: Peer) -> bool:
+def one_turn(task: dict[str, Any], turn: threading.Lock, peer: Peer) -> bool:
     """False: one of the two nodes is busy with another. Raises OSError."""
-    assert peer.line
-    held = []
-    try:
-        for line in (peer.line, own) if peer.first else (own, peer.line):
-            line.sendall(ASK)
-            if exactly(line, 1) != YES:
+    if not peer.line:  # an earlier transfer has used it up
+        peer.line = connect(task, peer.place)
+        greet(task, peer.line)
+    turns = [own_turn(turn, task["wait"]), turn_of(peer, peer.line)]
+    with contextlib.ExitStack() as held:
+        for one in reversed(turns) if peer.first else turns:
+            if not held.enter_context(one):
                 return False
-            held.append(line)
         transfer(task, peer, peer.line)
-    finally:
-        for line in held:
-            line.sendall(FREE)
     return True
 
 
+@contextlib.contextmanager
+def own_turn(turn: threading.Lock, wait: float) -> Iterator[bool]:
+    """Yields whether it was granted."""
+    granted = turn.acquire(timeout=wait)
+    try:
+        yield granted
+    finally:
+        if granted:
+            turn.release()
+
+
+@contextlib.contextmanager
+def turn_of(peer: Peer, line: socket.socket) -> Iterator[bool]:
+    """Yields whether it was granted; the end of the line gives it back too. Raises OSError."""
+    line.sendall(ASK)
+    granted = exactly(line, 1) == YES
+    try:
+        yield granted
+    finally:
+        if granted and peer.line:
+            line.sendall(FREE)
+
+
 def transfer(task: dict[str, Any], peer: Peer, line: socket.socket) -> None:
-    """Keeps the better of this and earlier ones. Raises OSError."""
+    """Uses up the line, and keeps the better of this and earlier ones. Raises OSError."""
     started = time.monotonic()
     rtt = round_trip(line)
     peer.found["rtt_seconds"] = min(rtt, peer.found.get("rtt_seconds", rtt))
-    rate = bits_per_second(task, peer.place)
+    peer.line = None
+    rate = bits_per_second(task, line)
     peer.found["bits_per_second"] = max(rate, peer.found.get("bits_per_second", 0.0))
     busy_moment = time.monotonic() - started < LONG_S
     peer.tries = peer.tries + 1 if busy_moment else ENOUGH_TRIES
@@ -235,14 +266,14 @@ def round_trip(line: socket.socket) -> float:
     return sorted(times)[PINGS // 2]
 
 
-def bits_per_second(task: dict[str, Any], place: tuple[str, int]) -> float:
-    """As the receiver saw it, on a connection of its own, whose end is the end of the transfer."""
-    with open_line(task, place) as line:
+def bits_per_second(task: dict[str, Any], line: socket.socket) -> float:
+    """As the receiver saw it; the end of what is sent is the end of the transfer."""
+    with line:
         line.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, LONGEST_QUEUE)
         line.sendall(DATA)
         sent, end = 0, time.monotonic() + task["slot"]
         while sent < task["bytes"] and time.monotonic() < end:
-            sent += line.send(CHUNK)
+            sent += line.send(BUFFER)
         line.shutdown(socket.SHUT_WR)
         line.settimeout(DRAIN_TIMEOUT_S)
         seconds, received = REPORT.unpack(exactly(line, REPORT.size))

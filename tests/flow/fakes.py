@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,14 +45,14 @@ class FakeNode:
     def run(
         self,
         argv: Argv,
-        stdin: str = "",
+        stdin: str | Iterable[str] = "",
         timeout: float | None = None,  # noqa: ARG002  as a Connection has it
         on_line: Callable[[str], None] | None = None,
     ) -> Result:
+        if not isinstance(stdin, str):
+            return self._measure(iter(stdin), on_line)
         if argv == ("sh", "-s"):
             return Result(0, self._facts(stdin), "")
-        if on_line is not None and "-IS" in argv[-1] + argv[-2]:
-            return self._measure("\nlisten(" in stdin, on_line)
         self.steps.append(f"{self.name}  {shlex.join(argv)}")
         result = self.special(argv) or self._do(argv)
         if on_line is None:
@@ -69,17 +68,16 @@ class FakeNode:
     def close(self) -> None:
         self.fleet.closed.append(self.name)
 
-    def _measure(self, listening: bool, on_line: Callable[[str], None]) -> Result:
-        """A listener, which lives until nobody listens to it, or a probe of the links to all others."""
-        if not listening:
-            on_line(json.dumps({"links": self._links()}))
-            return OK
-        on_line(json.dumps({"port": 40001, "udp_port": 40002, "python": "python3", "container": False}))
-        while True:
-            on_line("")
-            threading.Event().wait(0.001)
+    def _measure(self, stdin: Iterator[str], on_line: Callable[[str], None] | None) -> Result:
+        """It listens when it has its program, measures when it is told of its peers, and ends with stdin."""
+        assert on_line is not None
+        assert "\ntake_part(" in next(stdin)
+        on_line(json.dumps({"port": 40001, "udp_port": 40002}))
+        for line in stdin:
+            on_line(json.dumps({"links": self._links([name for name, *_ in json.loads(line)])}))
+        return OK
 
-    def _links(self) -> dict[str, Any]:
+    def _links(self, peers: list[str]) -> dict[str, Any]:
         good = {
             "connected": True,
             "mtu": 1500,
@@ -87,7 +85,6 @@ class FakeNode:
             "rtt_seconds": 5e-5,
             "bits_per_second": 1e10,
         }
-        peers = [name for name in self.fleet.nodes if name != self.name]
         return {peer: good | self.fleet.links.get((self.name, peer), {}) for peer in peers}
 
     # --- what run_cluster.sh, docker and the facts' commands would do ---

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -16,6 +18,7 @@ from cluster.lab.spec import Host, Lab
 from cluster.ssh import SSHConnection
 from cluster.ssh_open import Jumps
 from cluster.ssh_target import Target
+from cluster.steps import Result
 from tests.reallab import reason_to_skip, running_lab
 
 SKIP = reason_to_skip(engine=False)
@@ -78,6 +81,56 @@ def test_exit_code_and_both_streams(line: Connection) -> None:
 
 def test_stdin_is_the_script(line: Connection) -> None:
     assert line.run(("sh", "-s"), stdin="read x <<E\nhello\nE\necho $x").stdout == "hello\n"
+
+
+def test_pieces_of_stdin_are_fed_while_output_comes(line: Connection) -> None:
+    """Each piece is the answer to a line: fed any later, this would not end. The last is the end of stdin."""
+    heard: SimpleQueue[str] = SimpleQueue()
+
+    def answers() -> Iterator[str]:
+        yield "one\n"
+        yield f"{heard.get(timeout=5)} two\n"
+        yield f"{heard.get(timeout=5)} three"
+
+    result = line.run(("cat",), answers(), 10, heard.put)
+    assert (result.exit_code, heard.get_nowait()) == (0, "one two three")
+
+
+def test_more_pieces_of_stdin_than_a_buffer_holds(line: Connection) -> None:
+    assert line.run(("wc", "-c"), ("x" * 100_000 for _ in range(50))).stdout.strip() == "5000000"
+
+
+@pytest.mark.parametrize("pieces", [1, 50])
+def test_what_a_command_does_not_read_is_no_error(line: Connection, pieces: int) -> None:
+    stdin = "x" * 5_000_000 if pieces == 1 else ("x" * 100_000 for _ in range(pieces))
+    assert line.run(("sh", "-c", "echo done; exit 4"), stdin, 10) == Result(4, "done\n", "")
+
+
+def waits(event: threading.Event) -> Iterator[str]:
+    yield "one\n"
+    event.wait(30)
+    yield "too late\n"
+
+
+def test_a_command_may_end_before_its_stdin_does(line: Connection) -> None:
+    event = threading.Event()
+    started = time.monotonic()
+    result = line.run(("sh", "-c", "read x; echo $x; exit 3"), waits(event), 20)
+    assert (result.exit_code, result.stdout) == (3, "one\n")
+    assert time.monotonic() - started < 5
+    event.set()  # what comes now finds the pipe closed, and that is no error
+
+
+def test_stdin_ends_with_the_run(ssh_line: SSHConnection) -> None:
+    """Also where its pieces have not ended: what goes on on the node finds out that nobody is there."""
+    event = threading.Event()
+    with pytest.raises(CommandTimeout):
+        ssh_line.run(("sh", "-c", "cat >/dev/null; echo ended >a-file"), waits(event), 0.3)
+    end = time.monotonic() + 5
+    while ssh_line.run(("cat", "a-file")).stdout != "ended\n":
+        assert time.monotonic() < end
+    ssh_line.run(("rm", "a-file"))
+    event.set()
 
 
 def test_ten_megabytes_on_both_streams_at_once(line: Connection) -> None:

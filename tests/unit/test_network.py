@@ -6,16 +6,17 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import measure as measuring
-from cluster.argv.network_probe import python_on_node, same_python
+from cluster.argv.network_probe import on_stdin, python_on_node
 from cluster.connection import Connection, LocalConnection
 from cluster.errors import Problem
 from cluster.network import Link, Matrix, columns_and_rows, make_matrix, opponents, parse_said, problems
@@ -279,30 +280,33 @@ def test_one_node_has_no_table() -> None:
 # --- the programs and their command lines ---------------------------------------------------------
 
 
-def test_the_programs_are_one_text_each_that_python_understands() -> None:
+def test_the_program_is_one_text_that_python_understands() -> None:
     two = plan_of(2)
-    said = {member.name: {"port": 30000, "udp_port": 30001} for member in two.members}
-    for text in (measuring._listener(two, two.head, "t" * 32), measuring._probe(two, "n2", said, "t" * 32)):
-        tree = ast.parse(text, feature_version=(3, 9))
-        modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-        assert modules <= {"__future__", "typing"} and "network_wire" not in text.split('"""')[-1]
+    text = measuring._source(two, two.head, "t" * 32)
+    assert text.isascii(), "its length is the same for every locale"
+    tree = ast.parse(text, feature_version=(3, 9))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert modules == {"__future__", "collections.abc", "typing"}
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert len(names) == len(set(names)) > 20
 
 
 def test_the_probe_of_a_higher_rank_asks_for_the_lower_one_s_turn_first() -> None:
     two = plan_of(2)
     said = {member.name: {"port": 30000 + member.node_rank, "udp_port": 40000} for member in two.members}
-    assert "('n1', '10.0.0.1', 30000, 40000, True)" in measuring._probe(two, "n2", said, "t")
-    assert "('n2', '10.0.0.2', 30001, 40000, False)" in measuring._probe(two, "n1", said, "t")
+    assert json.loads(measuring._peers(two, "n2", said)) == [["n1", "10.0.0.1", 30000, 40000, True]]
+    assert json.loads(measuring._peers(two, "n1", said)) == [["n2", "10.0.0.2", 30001, 40000, False]]
 
 
 def run_sh(argv: tuple[str, ...], **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, input="print('hello')", capture_output=True, text=True, env=env, timeout=20)
+    program = on_stdin("print('hello', sys.stdin.readline())") + "world"
+    return subprocess.run(argv, input=program, capture_output=True, text=True, env=env, timeout=20)
 
 
 def test_the_node_s_own_python_is_taken() -> None:
     argv = python_on_node(plan(), plan().head, "name")
     path = f"{sys.exec_prefix}/bin:/usr/bin:/bin"
-    assert run_sh(argv, PATH=path).stdout == "hello\n"
+    assert run_sh(argv, PATH=path).stdout == "hello world\n"
 
 
 def test_without_python_it_is_a_container_of_the_image(tmp_path: object) -> None:
@@ -320,7 +324,7 @@ def test_without_python_it_is_a_container_of_the_image(tmp_path: object) -> None
     )
     words = run_sh(argv, PATH=str(tmp_path)).stdout
     assert words.startswith("run --rm --interactive --pull never --network host --name name ")
-    assert words.rstrip().endswith("--entrypoint python3 registry.local/vllm-ray:v0.33.0 -IS -")
+    assert " --entrypoint python3 registry.local/vllm-ray:v0.33.0 -IS -c import sys; exec(" in words
 
 
 def test_where_there_is_neither_it_says_so() -> None:
@@ -330,11 +334,6 @@ def test_where_there_is_neither_it_says_so() -> None:
     assert done.stderr.endswith("there is neither a python3 of 3.9 or newer nor docker\n")
 
 
-def test_the_probe_runs_where_the_listener_does() -> None:
-    assert same_python(plan(), "/usr/bin/python3", "") == ("/usr/bin/python3", "-IS", "-")
-    assert same_python(plan(), "python3", "name")[:4] == ("docker", "exec", "--interactive", "name")
-
-
 # --- measured, on the addresses of this machine's loopback ----------------------------------------
 
 
@@ -342,6 +341,39 @@ def on_loopback(nodes: int) -> Plan:
     base = plan_of(nodes)
     members = tuple(replace(m, address=f"127.0.0.{m.node_rank + 1}") for m in base.members)
     return replace(base, members=members, runtime=base.runtime.model_copy(update={"engine": "process"}))
+
+
+def run_program(more: Iterable[str]) -> tuple[int, list[dict[str, object]]]:
+    """Its exit code, and what it said."""
+    two = on_loopback(2)
+    program, said = on_stdin(measuring._source(two, two.head, "t" * 32)), []
+    argv = python_on_node(two, two.head, "")
+    done = LocalConnection().run(argv, chain([program], more), 10, lambda line: said.append(json.loads(line)))
+    return done.exit_code, said
+
+
+def test_the_program_ends_with_its_stdin() -> None:
+    code, said = run_program([])
+    assert (code, [sorted(one) for one in said]) == (0, [["port", "udp_port"]])
+
+
+def test_the_program_ends_when_its_stdin_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "LIFETIME", 0.5)
+    event = threading.Event()
+    endless = (str(event.wait(20)) for _ in range(1))
+    assert run_program(endless)[0] == 1
+    event.set()
+
+
+def test_a_program_that_has_nobody_to_measure_goes_on_listening() -> None:
+    event = threading.Event()
+
+    def peers_and_then_nothing() -> Iterator[str]:
+        yield "[]\n"
+        event.wait(0.5)
+
+    code, said = run_program(peers_and_then_nothing())
+    assert (code, said[1:]) == (0, [{"links": {}}])
 
 
 def test_what_can_be_measured_is_measured_and_the_rest_says_why() -> None:
