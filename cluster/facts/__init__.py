@@ -74,12 +74,13 @@ def what_is_ours(plan: Plan, member: Member) -> tuple[Fact, ...]:
     files = "find . -type f ! -path './processes/*' -exec sha256sum {} +"
     return (
         *_engine(plan).has(plan, member),
-        Fact("files", f'cd "$HOME"/{shlex.quote(member.folder)} && {files}', node.parse_files),
+        Fact("files", f'cd "$HOME"/{shlex.quote(member.folder)} && {files}', node.parse_files, quick=True),
     )
 
 
 def _ignored(member: Member) -> Fact:
-    return Fact("ignored", f'cat "$HOME"/{shlex.quote(f"{member.folder}/{IGNORED}")}', node.parse_ignored)
+    command = f'cat "$HOME"/{shlex.quote(f"{member.folder}/{IGNORED}")}'
+    return Fact("ignored", command, node.parse_ignored, quick=True)
 
 
 def _engine(plan: Plan) -> ModuleType:
@@ -98,6 +99,8 @@ def _section(fact: Fact) -> str:
     run = f"timeout -k 5 {LONGEST} sh -c {shlex.quote(fact.command)} </dev/null 2>&1"
     if fact.quick:
         run = f"(\n{fact.command}\n) </dev/null 2>&1"
+    if fact.needs:
+        run = f'if [ -n "${fact.needs}" ]; then {run}; fi'
     if fact.variable:
         name = fact.variable
         keep = f"printf '%s\\n' \"${name}\"; [ $code = 0 ] || {name}=; export {name}"

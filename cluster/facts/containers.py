@@ -30,11 +30,7 @@ def has(plan: Plan, _: Member) -> tuple[Fact, ...]:
     return (
         Fact("engine", f"{engine} version --format '{version}'", parse_engine),
         Fact("ids", _ids(engine, label), parse_ids, variable=IDS),
-        Fact(
-            "containers",
-            f'if [ -z "${IDS}" ]; then echo "[]"; else {engine} inspect ${IDS}; fi',
-            parse_containers,
-        ),
+        Fact("containers", f"{engine} inspect ${IDS}", parse_containers, needs=IDS),
     )
 
 
@@ -51,16 +47,10 @@ def _ids(engine: str, label: str) -> str:
     )
 
 
-def _if_any(command: str) -> str:
-    return f'[ -n "${IDS}" ] || exit 0\n{command}'
-
-
 def _missing(member: Member) -> str:
     """The sources of mounts that are not there."""
     sources = shlex.join(mount.split(":")[0] for mount in member.mounts)
-    return (
-        f'for source in {sources}; do [ -e "$source" ] || echo "missing: $source"; done' if sources else ":"
-    )
+    return f'for source in {sources}; do [ -e "$source" ] || echo "missing: $source"; done'
 
 
 def _names(plan: Plan) -> str:
@@ -79,7 +69,7 @@ def can(plan: Plan, member: Member, hashing: bool) -> tuple[Fact, ...]:
     content = f"{engine} image inspect --format '{{{{.Id}}}}{{{{println}}}}[{parts}]' {image}"
     return (
         Fact("name_conflicts", _names(plan), parse_name_conflicts),
-        Fact("mounts", _missing(member), parse_mounts),
+        *((Fact("mounts", _missing(member), parse_mounts),) if member.mounts else ()),
         Fact("image", content, parse_image),
         Fact("engine_setup", f"{engine} info --format '{{{{json .}}}}'", parse_engine_setup, variable=SETUP),
         Fact("disks", ROOT + disks_command({"engine": '"${root:-/var/lib}"', **_cache(member)}), parse_disks),
@@ -89,8 +79,8 @@ def can(plan: Plan, member: Member, hashing: bool) -> tuple[Fact, ...]:
 
 def knows_model(plan: Plan, member: Member) -> tuple[Fact, ...]:
     """What a running head's container says of the model; none is started for it."""
-    fact = inside_fact(plan, member, hashing=False)
-    return (replace(fact, command=_if_any(fact.command)),) if member.role == "head" else ()
+    fact = replace(inside_fact(plan, member, hashing=False), needs=IDS)
+    return (fact,) if member.role == "head" else ()
 
 
 def inside_fact(plan: Plan, member: Member, hashing: bool) -> Fact:
@@ -155,10 +145,10 @@ def serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
     )
     kv_cache = f"{engine} logs {plan.serve_container} 2>&1 | {KV_CACHE}"
     return (
-        *((Fact("ray_nodes", _if_any(nodes), parse_ray_nodes),) if plan.uses_ray else ()),
-        *((Fact("answer", _if_any(answer), parse_answer),) if member.role == "head" else ()),
-        *((Fact("kv_cache", _if_any(kv_cache), parse_kv_cache),) if member.role == "head" else ()),
-        *((Fact("last_words", _if_any(last_words), parse_last_words),) if member in plan.servers else ()),
+        *((Fact("ray_nodes", nodes, parse_ray_nodes, needs=IDS),) if plan.uses_ray else ()),
+        *((Fact("answer", answer, parse_answer, needs=IDS),) if member.role == "head" else ()),
+        *((Fact("kv_cache", kv_cache, parse_kv_cache, needs=IDS),) if member.role == "head" else ()),
+        *((Fact("last_words", last_words, parse_last_words, needs=IDS),) if member in plan.servers else ()),
     )
 
 

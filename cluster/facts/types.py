@@ -173,12 +173,13 @@ class Facts:
 class Fact:
     """A shell command (stderr joins stdout) and the parser of what it printed.
 
-    `variable` is where later commands find what it printed on stdout; `quick` commands only read what the
-    kernel has in memory, and cannot hang.
+    `variable` is where later commands find what it printed; one that `needs` it is not run where it is empty.
+    `quick` commands hang only where the login itself would.
     """
 
     name: str
     command: str
     parse: Callable[[Result], dict[str, Any]]
     variable: str = ""
+    needs: str = ""
     quick: bool = False
