@@ -16,6 +16,7 @@ from cluster.collect import Collected
 from cluster.doctor.finding import Finding, finding_json
 from cluster.doctor.redact import REDACTED, redacted
 from cluster.errors import EXIT_USAGE, ClusterctlError
+from cluster.log_files import STDIN
 
 README = f"""\
 What `clusterctl doctor --collect` found, for a bug report. clusterctl {__version__}.
@@ -28,8 +29,9 @@ What `clusterctl doctor --collect` found, for a bug report. clusterctl {__versio
   files/*              logs that were given as files
 
 Before it was written, these were replaced by {REDACTED}: the values of the inventory's secrets; tokens of
-Hugging Face, OpenAI, GitHub, Slack, NVIDIA and AWS, JSON web tokens, Bearer and Authorization headers; users
-and passwords in URLs; private keys; and the values of what is named like a token, key, secret or password.
+Hugging Face, OpenAI, GitHub, Slack, NVIDIA and AWS, JSON web tokens, Bearer and Authorization headers;
+cookies; users, passwords and signatures in URLs; private keys; and the values of what is named like a token,
+key, secret or password.
 Node names, addresses, paths and prompts that were logged are still in it: look through it before you send it.
 """
 
@@ -56,12 +58,13 @@ def write_archive(
     """Write it for its owner alone (mode 0600), every file without secrets. Raises ArchiveError."""
     known = tuple(secrets)
     contents = {**_contents(inventory, collected, findings, known), **_given(files)}
+    top = path.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.fchmod(descriptor, 0o600)  # also where the file was there before
         with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
             for name, text in {"README.txt": README, **contents}.items():
-                _add(archive, f"{path.name.removesuffix('.tar.gz')}/{name}", redacted(text, known))
+                _add(archive, f"{top}/{name}", redacted(text, known))
     except OSError as error:
         raise ArchiveError(f"cannot write {path}: {error.strerror}") from error
 
@@ -94,7 +97,12 @@ def _logs(collected: Collected) -> Iterator[tuple[str, str]]:
 
 
 def _given(files: Mapping[str, str]) -> dict[str, str]:
-    return {f"files/{Path(name).name or 'stdin'}": text for name, text in files.items()}
+    """By their own names; a number tells those apart that have one name."""
+    given: dict[str, str] = {}
+    for name, text in files.items():
+        own = "stdin.log" if name == STDIN else Path(name).name
+        given[f"files/{len(given) + 1}-{own}" if f"files/{own}" in given else f"files/{own}"] = text
+    return given
 
 
 def _json(content: object) -> str:

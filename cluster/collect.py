@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from cluster.connection import Connection
 from cluster.doctor.diagnose import diagnose
-from cluster.doctor.finding import Finding
+from cluster.doctor.finding import Finding, without_secrets
 from cluster.doctor.load import packaged
 from cluster.doctor.signature import Signatures
 from cluster.doctor.sources import (
@@ -96,6 +96,6 @@ def explain(
     """
     try:
         collected = collect(plan, connections, unreachable, TIMEOUT_AFTER_FAILURE)
-        return collected.findings(packaged())
+        return tuple(without_secrets(finding) for finding in collected.findings(packaged()))
     except Exception:  # a second failure would hide the first
         return ()

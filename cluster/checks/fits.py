@@ -9,6 +9,13 @@ from cluster.facts import Facts
 from cluster.plan import Plan
 from cluster.prediction import predicted, smallest_gpu
 
+# Prediction.reason: (id, what is expected).
+WHY = {
+    "impossible": ("tp-heads", "sizes that divide the model"),
+    "positions": ("max-model-len", "at most the positions that the model knows"),
+    "memory": ("kv-too-small", "room for the weights and one request"),
+}
+
 
 def fits(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """An impossible split, or no room for the weights and one request of the longest length.
@@ -19,18 +26,13 @@ def fits(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     if found is None or found.fits is not False:
         return
     memory, _ = smallest_gpu(facts)
-    certain = memory is None or (found.weight_bytes_per_rank or 0) > memory
-    if found.why.startswith("impossible: "):
-        id_, expected, certain = "tp-heads", "sizes that divide the model", True
-    elif "positions" in found.why:
-        id_, expected, certain = "max-model-len", "at most the positions that the model knows", True
-    else:
-        id_, expected = "kv-too-small", "room for the weights and one request"
+    weights_alone = memory is None or (found.weight_bytes_per_rank or 0) > memory
+    id_, expected = WHY.get(found.reason, WHY["memory"])
     yield Problem(
         id_,
         plan.head.name,
         f"{plan.sizes}: {found.why.removeprefix('impossible: ')}",
         expected,
         "Run `clusterctl fit` with this inventory: it lists what fits, best first",
-        "error" if certain else "warning",
+        "error" if found.reason != "memory" or weights_alone else "warning",
     )

@@ -14,7 +14,7 @@ from cluster.fit import FitError
 from cluster.fit.choices import Choice, Fabric, Hardware, choices, choose
 from cluster.fit.gpus import Gpu, find_gpu
 from cluster.fit.predict import Model, read_model
-from cluster.fit.report import COLUMNS, choice_json, model_json, row, summary
+from cluster.fit.report import COLUMNS, choice_json, model_json, reason, row, summary
 from cluster.fit.settings import Settings, read_settings
 from cluster.fit.split import Split
 from cluster.inventory import Inventory, load
@@ -99,7 +99,7 @@ def _of_inventory(file: Path, asked: Asked) -> Question:
     gpus = [node.gpus for node in inventory.nodes]
     memory, name = (gpu.memory_bytes, gpu.name) if gpu else (None, "")
     return Question(
-        files=read_files(asked.config, asked.index) if asked.config else find_files(inventory),
+        files=(read_files(asked.config, asked.index) if asked.config else find_files(inventory, asked.index)),
         settings=settings,
         hardware=Hardware(len(gpus), min(gpus), memory, name, asked.fabric),
         equal=len(set(gpus)) == 1,
@@ -171,5 +171,9 @@ def _print(model: Model, question: Question, found: tuple[Choice, ...]) -> None:
     marked = question.own is not None or found[0].prediction.fits
     rows = [row(choice, bool(marked) and number == 0) for number, choice in enumerate(found[:SHOWN])]
     console.table(COLUMNS, rows, STYLES)
+    console.say("")
+    for choice in found[:SHOWN]:
+        if choice.why:
+            console.say(reason(choice))
     if len(found) > SHOWN:
         console.say(f"and {len(found) - SHOWN} more with --json")

@@ -32,19 +32,19 @@ def read_files(config: Path, index: Path | None = None) -> ModelFiles:
     return ModelFiles(_mapping(config), _total(index or config.with_name(INDEX), index is not None))
 
 
-def find_files(inventory: Inventory) -> ModelFiles:
+def find_files(inventory: Inventory, index: Path | None = None) -> ModelFiles:
     """The files of the inventory's model, if this machine has them: its folder, a mount's, Hugging Face's
-    cache.
+    cache. `index` in place of the one beside config.json.
 
     Raises FitError, which says what to do, where it has none of them.
     """
     source = inventory.model.source
     for folder in _folders(inventory):
         if (folder / "config.json").is_file():
-            return read_files(folder / "config.json")
+            return read_files(folder / "config.json", index)
     cached = None if source.startswith(("/", ".", "~")) else _cached(source, inventory.model.revision)
     if cached:
-        return read_files(cached)
+        return read_files(cached, index)
     raise FitError(
         f"model.source: {source}: its config.json is not on this machine; "
         "copy it and model.safetensors.index.json from the model's folder or page, and give it with --config"

@@ -11,14 +11,14 @@ from cluster.apply import Event, OnEvent, PhaseDone, apply
 from cluster.checks import Verdict
 from cluster.collect import explain
 from cluster.commands.check import STYLES, known_ids, problem_json
-from cluster.doctor.finding import finding_json
+from cluster.doctor.finding import finding_json, without_secrets
 from cluster.doctor.report import first_cause
 from cluster.errors import EXIT_DONE, PhaseError, PreflightError
 from cluster.facts import Facts
 from cluster.facts.service import parse_answer
 from cluster.gather import gather
 from cluster.inventory import load
-from cluster.inventory.secrets import read_secrets
+from cluster.inventory.secrets import Secrets, read_secrets
 from cluster.plan import Plan, make_plan
 from cluster.prediction import in_words, predicted, prediction_json
 from cluster.reporter import reporter
@@ -52,7 +52,7 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
             with reporter(as_json) as report:
                 last = apply(todo, lines.connections, len(plan.members), own.then(report), REMEDY)
         except PhaseError as error:
-            raise _explained(error, plan, lines, as_json) from error
+            raise _explained(error, plan, lines, secrets, as_json) from error
     _serving(plan, last, monotonic() - started, own, as_json)
     return EXIT_DONE
 
@@ -83,9 +83,13 @@ def _predict(plan: Plan, facts: Mapping[str, Facts], as_json: bool) -> None:
         console.say(f"{plan.served_name}: {in_words(found)}")
 
 
-def _explained(error: PhaseError, plan: Plan, lines: fleet.Fleet, as_json: bool) -> PhaseError:
+def _explained(
+    error: PhaseError, plan: Plan, lines: fleet.Fleet, secrets: Secrets, as_json: bool
+) -> PhaseError:
     """The error with the first cause that the logs of all nodes show, as `clusterctl doctor` finds it."""
-    findings = explain(plan, lines.connections, lines.unreachable)
+    known = tuple(str.__str__(value) for _, value in secrets)
+    found = explain(plan, lines.connections, lines.unreachable)
+    findings = [without_secrets(finding, known) for finding in found]
     if as_json and findings:
         console.emit({"event": "diagnosis", "findings": [finding_json(finding) for finding in findings]})
     return error.because(first_cause(findings))

@@ -8,11 +8,13 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from cluster.doctor.finding import Finding
-from cluster.doctor.match import WINDOW, Hit, Matcher
+from cluster.doctor.match import WINDOW, Hit, Matcher, Part
 from cluster.doctor.signature import Kind, Signature, Signatures
+from cluster.doctor.unknown import LastException
 from cluster.log_lines import LogLine, with_nine_decimals
 
 When = tuple[bool, str, int]  # untimed lines behind timed ones, then the time, then the place
+MATCHES: tuple[Part, ...] = ("patterns", "weak")
 MOST_EVIDENCE = 6
 MOST_OPEN = 4096
 ORDER: tuple[Kind, ...] = ("root", "symptom", "info")
@@ -28,19 +30,22 @@ def diagnose(
 
     `skew` is {node: seconds by which its clock is ahead}; `names` is {address or hostname: node name}. A root
     beats a symptom, a specific root a generic one; then `precedes` decides, then the earlier event. Of the
-    ranks that die together, the one that says so loudest is usually the victim: those are the symptoms.
+    ranks that die together, the one that says so loudest is usually the victim: those are the symptoms. Where
+    nothing of it is known, the last exception is an `unknown-error`.
     """
     signatures = tuple(signatures)
-    follow = _Following()
+    follow, last = _Following(), LastException()
     records: dict[str, _Record] = {}
-    for hit in _matcher(signatures).hits(follow.listening(lines), names or {}):
+    for hit in _matcher(signatures).hits(last.listening(follow.listening(lines)), names or {}):
         record = records.setdefault(hit.signature.id, _Record(hit.signature))
         if record.add(hit, _when(hit, skew or {})) and hit.signature.context:
             follow.collect(record, hit)
     for record in records.values():
         record.settle()
     found = [record for record in records.values() if record.first is not None]
-    return _folded([_finding(record) for record in _in_order(found)], {s.id: s for s in signatures})
+    findings = _folded([_finding(record) for record in _in_order(found)], {s.id: s for s in signatures})
+    known = any(finding.kind != "info" for finding in findings)
+    return findings if known or last.finding is None else (last.finding, *findings)
 
 
 @lru_cache(maxsize=2)
@@ -60,7 +65,7 @@ class _Record:
     ruled_out: bool = False
     later: dict[str, Hit] = field(default_factory=dict)
     after: list[LogLine] = field(default_factory=list)
-    open: dict[tuple[str, str, str], tuple[Hit, When]] = field(default_factory=dict)
+    open: dict[tuple[str, str, str, str], tuple[Hit, When]] = field(default_factory=dict)
     over: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, hit: Hit, when: When) -> bool:
@@ -71,13 +76,14 @@ class _Record:
         elif log in self.over:
             return False
         elif hit.part == "closed_by":
-            self.open.pop(hit.key, None)
+            for part in MATCHES:
+                self.open.pop((part, *hit.key), None)
         elif hit.part in ("requires", "unless"):
             self.required |= hit.part == "requires"
             self.ruled_out |= hit.part == "unless"
-        elif hit.part == "patterns" and self.signature.closed_by:
+        elif self.signature.closed_by:
             if len(self.open) < MOST_OPEN:
-                self.open.setdefault(hit.key, (hit, when))
+                self.open.setdefault((hit.part, *hit.key), (hit, when))
         else:
             return self._take(hit, when)
         return False

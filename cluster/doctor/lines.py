@@ -17,6 +17,11 @@ REPEATED = re.compile(r"\s*\[repeated \d+x across cluster\].*$")
 
 RAY_NODE = re.compile(r"\([^()\n]{0,80}\bip=([0-9A-Fa-f.:]+)\)")
 NCCL_NODE = re.compile(r"(?:^|[\s)\]])([A-Za-z][\w.-]{0,80}):\d+:\d+ \[\d+\] ")
+# `Nov 21 05:24:26 gpu-02 kernel: `; of known programs without its time, as journalctl -o short-iso leaves it.
+SYSLOG_NODE = re.compile(
+    r"\w{3} +\d{1,2} \d\d:\d\d:\d\d ([A-Za-z][\w.-]{0,80}) [\w./-]{1,80}(?:\[\d+\])?: "
+    r"|([A-Za-z][\w.-]{0,80}) (?:kernel|dockerd|containerd|podman|systemd|sshd)(?:\[\d+\])?: "
+)
 
 
 def cleaned(text: str) -> str:
@@ -39,13 +44,16 @@ def split_tag(text: str) -> tuple[str, str]:
 
 
 def node_of(line: LogLine, names: Mapping[str, str]) -> str:
-    """The node of a line: Ray's `ip=`, NCCL's host, else where the log is from.
+    """The node of a line: Ray's `ip=`, NCCL's host, syslog's, else where the log is from.
 
     `names` are {address or hostname: node name}; an address that it lacks stays what it is.
     """
-    found = RAY_NODE.search(line.text) or NCCL_NODE.search(line.text)
+    if ray := RAY_NODE.search(line.text):
+        return names.get(ray[1], ray[1])
+    found = NCCL_NODE.search(line.text) or SYSLOG_NODE.match(line.text)
     if found is None:
         return line.node
-    if found.re is NCCL_NODE and line.node and found[1] not in names and names:
+    host = str(found[found.lastindex or 1])
+    if line.node and host not in names and names:
         return line.node  # a hostname that says nothing to the reader of the inventory
-    return names.get(found[1], found[1])
+    return names.get(host, host)

@@ -24,6 +24,8 @@ COMMON = words_of(
 )
 # A traceback shows the program's source; what was raised stands at its end, with the message.
 SOURCE = re.compile(r"(?:\[rank\d+\]:?)?\s*raise \w+")
+# What users send and models answer is no word of the program.
+CONTENT = re.compile(r"(?:Received request|Generated response) \S+:? ")
 MOST_STREAMS = 256
 
 
@@ -127,7 +129,8 @@ def _search(
     probe: Probe, line: LogLine, window: deque[LogLine]
 ) -> tuple[re.Match[str], tuple[LogLine, ...]] | None:
     text = cleaned(line.text)
-    if SOURCE.match(split_tag(text)[1]):
+    said = split_tag(text)[1]
+    if SOURCE.match(said) or CONTENT.match(said):
         return None
     if r"\n" not in probe.pattern:
         match = probe.regex.search(text)

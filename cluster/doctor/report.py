@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from cluster.doctor.finding import Finding
+from cluster.doctor.redact import redacted
 
 WIDEST = 240
 MOST_LINES = 6
@@ -18,7 +19,7 @@ def report(findings: Sequence[Finding], unreachable: Mapping[str, str]) -> str:
 def _lines(findings: Sequence[Finding], unreachable: Mapping[str, str]) -> Iterator[str]:
     wrong = [finding for finding in findings if finding.kind != "info"]
     if not wrong:
-        yield "nothing in these logs looks like a failure"
+        yield "no known failure in these logs"
     else:
         yield from paragraph(wrong[0])
     folded = set(wrong[0].consequences) if wrong else set()
@@ -68,5 +69,6 @@ def _advice(remedy: str) -> str:
 
 
 def _cut(text: str) -> str:
-    text = text.strip()
+    """Short, and without what looks like a secret."""
+    text = redacted(text.strip())
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."

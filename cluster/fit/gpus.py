@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from cluster.fit.reasons import FitError
 
 GIB = 2**30
+# nvidia-smi's names of parts: `NVIDIA A100-SXM4-40GB MIG 1g.5gb`, `GRID A100-40C`.
+SLICE = re.compile(r"\bMIG\b|-\d+[QCAB]\b")
 _UNITS = {"gib": GIB, "mib": 2**20, "gb": 10**9, "mb": 10**6}
 
 
@@ -30,7 +32,8 @@ CATALOGUE = (
     Gpu("B200-180G", int(178.35 * GIB), r"\bb200\b"),
     Gpu("H200-141G", 150_109_880_320, r"\bh200\b"),
     Gpu("H100-94G", int(93.09 * GIB), r"\bh100.*(nvl|94g)"),
-    Gpu("H100-80G", int(79.10 * GIB), r"\bh100\b"),
+    # Cards of 64 and 96 GB have the same name.
+    Gpu("H100-80G", int(79.10 * GIB), r"\bh100\b(?!.*\b(?!80 ?g)\d{2,3} ?gi?b?\b)"),
     Gpu("A100-80G", int(79.14 * GIB), r"\ba100\b.*80g"),
     Gpu("A100-40G", 42_298_834_944, r"\ba100\b.*40g"),
     Gpu("MI325X-256G", int(255.69 * GIB), r"\bmi325x\b"),
@@ -58,6 +61,10 @@ def find_gpu(text: str) -> Gpu:
     size = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*(gib|mib|gb|mb)\s*", text, re.IGNORECASE)
     if size:
         return Gpu(text.strip(), int(float(size[1]) * _UNITS[size[2].lower()]), "")
+    if SLICE.search(text):
+        raise FitError(
+            f"gpu: {text[:60]!r} is a part of a GPU (MIG, vGPU); give its size as CUDA reports it (19.50GiB)"
+        )
     spoken = re.sub(r"[-_]+", " ", text.lower())
     found = next((gpu for gpu in CATALOGUE if re.search(gpu.pattern, spoken)), None)
     if found is None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from cluster.fit.kv_cache import KvCache, bytes_per_token, layer_bytes, make_cache
 from cluster.fit.lengths import UNSTATED
 from cluster.fit.overhead import Batch, activation_bytes, default_batch, non_torch_bytes
-from cluster.fit.quantisation import Format, kv_cache_is_fp8, read_formats
+from cluster.fit.quantisation import MXFP4, Format, kv_cache_is_fp8, read_formats
 from cluster.fit.settings import Device, Settings, read_settings
 from cluster.fit.shape import Shape, decoder_of, read_shape
 from cluster.fit.split import Split, why_impossible
 from cluster.fit.weights import Checkpoint, checkpoint, parameters, stage_bytes
 
 GIB = 2**30
+Reason = Literal["", "impossible", "positions", "memory", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Prediction:
     kv_tokens, max_concurrency: as vLLM prints them ("GPU KV cache size", "Maximum concurrency"), None where
     nothing says how much memory there is. max_model_len: the request length that they hold for. max_context:
     the longest request that fits, at most the model's own length. fits: would vLLM start; None where that is
-    not known. why: the reason, for a person. shortened: max_model_len is less than the model's own, because
+    not known. why: the reason, for a person. reason: the same for programs, empty where it fits (`positions`:
+    the model knows fewer than are asked for). shortened: max_model_len is less than the model's own, because
     the longest that fits was asked for. activation_bytes and non_torch_bytes are estimates (see
     `overhead`), and None on the CPU. An impossible split has no weights per rank.
     """
@@ -58,6 +60,7 @@ class Prediction:
     fits: bool | None
     why: str
     shortened: bool = False
+    reason: Reason = ""
 
 
 def predict(
@@ -96,6 +99,9 @@ def read_model(config: Mapping[str, Any], index_bytes: int | None, settings: Set
     """The model that a config.json describes. Raises FitError."""
     config = {**config, **(settings.hf_overrides or {})}
     shape, decoder = read_shape(config), decoder_of(config)
+    if settings.disable_hybrid_kv_cache_manager and None in shape.windows:
+        # Where layers differ, all of them keep every token (kv_cache_utils.py, unify_hybrid_kv_cache_specs).
+        shape = replace(shape, windows=(None,) * shape.num_hidden_layers)
     stored, loaded = read_formats(config, decoder, settings.quantization, settings.dtype)
     cache_dtype = settings.kv_cache_dtype
     if cache_dtype == "auto" and kv_cache_is_fp8(config):
@@ -118,7 +124,7 @@ def predict_split(
     """What vLLM will report for this split. Raises FitError."""
     impossible = why_impossible(model.shape, model.loaded, split)
     if impossible:
-        return _nothing(model, split, settings, f"impossible: {impossible}")
+        return replace(_nothing(model, split, settings, f"impossible: {impossible}"), reason="impossible")
     batch = _batch(settings, split, memory or 0, gpu)
     cache = _cache(model, split, settings, batch)
     weights = _weights(model, split, settings)
@@ -133,7 +139,7 @@ def predict_split(
     )
     available = _available(blank, settings, memory, weights)
     if available is None:
-        return replace(blank, fits=None, why=_unknown_memory(settings))
+        return replace(blank, fits=None, why=_unknown_memory(settings), reason="unknown")
     return _with_cache(blank, cache, available, settings, model)
 
 
@@ -208,12 +214,15 @@ def _with_cache(
     blank: Prediction, cache: KvCache, available: list[int], settings: Settings, model: Model
 ) -> Prediction:
     blocks = settings.num_gpu_blocks_override or cache.blocks(available)
-    longest = cache.longest(blocks, model.shape.max_position)
     asked = blank.max_model_len
+    known = max(model.shape.max_position, asked if settings.allow_long_max_model_len else 0)
+    longest = cache.longest(blocks, known)
     if settings.max_model_len == -1:
         asked = min(asked, max(longest, UNSTATED))
     shortened = asked < blank.max_model_len
-    fits = asked <= longest and min(available) > 0
+    reason: Reason = "memory" if min(available) <= 0 or asked > longest else ""
+    if min(available) > 0 and asked > known:
+        reason = "positions"
     concurrency = blocks / cache.blocks_of_a_request(asked)
     return replace(
         blank,
@@ -222,16 +231,17 @@ def _with_cache(
         max_concurrency=round(concurrency, 2),
         max_model_len=asked,
         max_context=longest,
-        fits=fits,
-        why=_why(min(available), asked, longest, model, settings),
+        fits=not reason,
+        reason=reason,
+        why=_why(min(available), asked, longest, known, model, settings),
         shortened=shortened,
     )
 
 
-def _why(available: int, asked: int, longest: int, model: Model, settings: Settings) -> str:
+def _why(available: int, asked: int, longest: int, known: int, model: Model, settings: Settings) -> str:
     if available <= 0:
         return f"weights and activations need {-available / GIB:.2f} GiB more than a GPU has for them"
-    if asked > model.shape.max_position:
+    if asked > known:
         return f"the model knows {model.shape.max_position:,} positions, {asked:,} are asked for"
     if asked > longest:
         return (
@@ -240,11 +250,20 @@ def _why(available: int, asked: int, longest: int, model: Model, settings: Setti
     own, notes = model.shape.default_max_model_len, []
     if settings.max_model_len == -1 and asked < own:
         notes.append(f"set max_model_len to at most {asked:,}: the model's own {own:,} do not fit")
-    encoders = model.shape.other_modalities and not model.checkpoint.beside
-    left_out = [*settings.beside, *(["encoders of other modalities"] if encoders else [])]
+    left_out = (*settings.beside, *_left_out(model))
     if left_out:
         notes.append(f"not counted: {', '.join(left_out)}")
     return "; ".join(notes)
+
+
+def _left_out(model: Model) -> Iterator[str]:
+    """What the weights' bytes lack."""
+    if model.shape.other_modalities and not model.checkpoint.beside:
+        yield "encoders of other modalities"
+    quantisation = model.loaded.quantisation
+    if quantisation and quantisation.method in MXFP4:
+        # Kernels round the experts' sizes up, by another multiple on each generation of GPUs.
+        yield "padding of MXFP4"
 
 
 def _asked(settings: Settings, shape: Shape) -> int:

@@ -18,7 +18,6 @@ COLUMNS = (
     "KV tokens",
     "requests",
     "max context",
-    "why",
 )
 
 
@@ -77,8 +76,14 @@ def row(choice: Choice, marked: bool) -> tuple[str, ...]:
         _number(prediction.kv_tokens),
         _concurrency(prediction.max_concurrency, prediction.max_model_len),
         _number(prediction.max_context),
-        choice.why,
     )
+
+
+def reason(choice: Choice) -> str:
+    """`TP 8 PP 2 DP 1: tensor parallel inside a node; 2 pipeline stages across nodes`."""
+    split = choice.split
+    sizes = f"TP {split.tensor_parallel_size} PP {split.pipeline_parallel_size} DP {split.data_parallel_size}"
+    return f"{sizes}: {choice.why}"
 
 
 def _gib(size: int | None) -> str:

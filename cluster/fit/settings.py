@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Settings:
     cpu_offload_bytes: int = 0
     layers_per_stage: tuple[int, ...] | None = None
     hf_overrides: Mapping[str, Any] | None = None
+    allow_long_max_model_len: bool = False
+    disable_hybrid_kv_cache_manager: bool = False
     beside: tuple[str, ...] = ()
 
 
@@ -69,7 +72,11 @@ def read_settings(serve_args: Mapping[str, Any], env: Mapping[str, str], device:
         data_parallel_size=_integer(args, "data-parallel-size", 1) or 1,
         cpu_offload_bytes=int(_number(args, "cpu-offload-gb", 0.0, most=10**6) * 2**30),
         layers_per_stage=_partition(env),
-        hf_overrides=args["hf-overrides"] if isinstance(args.get("hf-overrides"), Mapping) else None,
+        hf_overrides=_overrides(args),
+        # vllm/envs.py; vLLM only warns then.
+        allow_long_max_model_len=env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "").strip().lower()
+        in ("1", "true"),
+        disable_hybrid_kv_cache_manager=args.get("disable-hybrid-kv-cache-manager") is True,
         beside=tuple(_beside(args)),
     )
 
@@ -130,6 +137,18 @@ def _number(args: Mapping[str, Any], name: str, default: float, most: float) -> 
     if isinstance(value, bool) or not 0 <= number <= most:
         raise FitError(f"serve.args.{_key(name)}: expected a number from 0 to {most:,}, got {shown(value)}")
     return number
+
+
+def _overrides(args: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A mapping, or JSON of one, as on vLLM's command line."""
+    value = args.get("hf-overrides")
+    try:
+        content = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        content = value
+    if content is not None and not isinstance(content, Mapping):
+        raise FitError(f"serve.args.hf_overrides: expected a mapping, got {shown(value)}")
+    return content
 
 
 def _text(args: Mapping[str, Any], name: str) -> str | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+import os
 import stat
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,10 +61,16 @@ SCHEMA = {
 STATE = "/clusterctl-demo-ray {0} {1} {2} 2026-11-21T05:20:00.1Z 2026-11-21T05:24:26.5Z sha256:{3} \n"
 RUNNING = STATE.format("running", 0, "false", "aaa")
 OOM = STATE.format("exited", 137, "true", "aaa")
+FULL = "OSError: [Errno 24] Too many open files\n"
 DEAD = (
     "2026-11-21T05:24:30.1Z (EngineCore pid=1) ERROR 11-21 05:24:30 [ray_executor_v2.py:522] "
     "RayWorkerProc rank=[1] died unexpectedly, shutting down executor.\n"
 )
+
+
+class Stdin:
+    def __init__(self, content: bytes) -> None:
+        self.buffer = io.BytesIO(content)
 
 
 @pytest.fixture
@@ -112,10 +122,7 @@ def test_one_node_of_several(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_stdin(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stdin:
-        buffer = io.BytesIO(b"/bin/bash: line 1: ray: command not found\n\xff\xfe\n")
-
-    monkeypatch.setattr("sys.stdin", Stdin())
+    monkeypatch.setattr("sys.stdin", Stdin(b"/bin/bash: line 1: ray: command not found\n\xff\xfe\n"))
     outcome = doctor("-")
     assert outcome.code == 1
     assert outcome.lines[0] == "image-no-ray"
@@ -125,8 +132,42 @@ def test_stdin(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_healthy_log(doctor: Doctor, tmp_path: Path) -> None:
     file = tmp_path / "x.log"
     file.write_text("INFO 11-21 07:20:36 [a.py:1] Application startup complete.\n")
-    assert (doctor(file).code, doctor(file).out) == (0, "nothing in these logs looks like a failure\n")
+    assert (doctor(file).code, doctor(file).out) == (0, "no known failure in these logs\n")
     assert report(doctor("--json", file)) == {"ok": True, "findings": [], "unreachable": {}}
+
+
+def test_an_error_that_no_signature_knows(doctor: Doctor, tmp_path: Path) -> None:
+    file = tmp_path / "gpu-01.log"
+    header = "(EngineCore pid=1) ERROR 11-21 07:20:36 [core.py:1] "
+    said = ["Traceback (most recent call last):", '  File "x.py", line 1, in f', "    g()", "FrobError: odd"]
+    file.write_text("".join(f"{header}{line}\n" for line in said) + "something else: x\n")
+    outcome = doctor("--json", file)
+    (finding,) = report(outcome)["findings"]
+    assert (outcome.code, finding["id"], finding["kind"]) == (1, "unknown-error", "root")
+    assert finding["evidence"] == [header + "FrobError: odd"]
+    file.write_text(file.read_text() + "OSError: [Errno 24] Too many open files\n")
+    assert [one["id"] for one in report(doctor("--json", file))["findings"]] == ["nofile-low"]
+
+
+def test_what_is_told_to_stop_need_not_end_well(doctor: Doctor, tmp_path: Path) -> None:
+    file = tmp_path / "gpu-01.log"
+    for before, code in (("INFO: Shutting down\n", 0), ("", 1)):
+        file.write_text(f"{before}Traceback (most recent call last):\n    g()\nFrobError: odd\n")
+        assert doctor(file).code == code
+
+
+@pytest.mark.parametrize("end", ["KeyboardInterrupt", "FrobError: odd\nINFO Application startup complete."])
+def test_an_exception_that_is_no_failure(doctor: Doctor, tmp_path: Path, end: str) -> None:
+    file = tmp_path / "gpu-01.log"
+    file.write_text(f"Traceback (most recent call last):\n    g()\n{end}\n")
+    assert (doctor(file).code, doctor(file).out) == (0, "no known failure in these logs\n")
+
+
+def test_evidence_has_no_secrets(doctor: Doctor, tmp_path: Path) -> None:
+    file = tmp_path / "gpu-01.log"
+    file.write_text("OSError: [Errno 24] Too many open files, HF_TOKEN=hunter2\n")
+    for outcome in (doctor(file), doctor("--json", file)):
+        assert "hunter2" not in outcome.out and "Too many open files" in outcome.out
 
 
 def test_infos_alone_are_no_failure(doctor: Doctor, tmp_path: Path) -> None:
@@ -149,9 +190,68 @@ def test_a_file_that_is_not_there(doctor: Doctor, tmp_path: Path) -> None:
     assert (outcome.code, "no such file" in outcome.err) == (2, True)
 
 
-def test_binary_content_is_no_error(doctor: Doctor, tmp_path: Path) -> None:
-    (tmp_path / "x.log").write_bytes(bytes(range(256)) * 40)
-    assert doctor(tmp_path / "x.log").code == 0
+@pytest.mark.parametrize(
+    "content",
+    [bytes(range(256)) * 40, FULL.encode("utf-16"), FULL.encode("utf-16-le"), b"PK\x03\x04" + b"x" * 99],
+    ids=["binary", "utf-16", "utf-16 without its mark", "zip"],
+)
+def test_what_is_no_text_is_not_healthy(doctor: Doctor, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.log").write_bytes(content)
+    outcome = doctor(tmp_path / "x.log")
+    assert (outcome.code, "x.log: is not text" in outcome.err) == (2, True)
+
+
+def test_odd_bytes_are_no_error(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "x.log").write_bytes(b"\0" * 20_000 + b"\x1b[31m\xff\xfe " + FULL.encode())
+    assert doctor(tmp_path / "x.log").code == 1
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress])
+def test_packed_logs(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "gpu-07.log.xz").write_bytes(pack(FULL.encode()))
+    (finding,) = report(doctor("--json", tmp_path / "gpu-07.log.xz"))["findings"]
+    assert (finding["id"], finding["node"]) == ("nofile-low", "gpu-07")
+    monkeypatch.setattr("sys.stdin", Stdin(pack(FULL.encode())))
+    assert report(doctor("--json", "-"))["findings"][0]["id"] == "nofile-low"
+
+
+def test_a_folder_a_device_and_a_pipe(doctor: Doctor, tmp_path: Path) -> None:
+    outcome = doctor(tmp_path)
+    assert (outcome.code, "is a folder: name the files in it" in outcome.err) == (2, True)
+    assert doctor("/dev/null").code == 0
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text(FULL))
+    writer.start()
+    assert doctor(tmp_path / "pipe").code == 1
+    writer.join()
+
+
+def test_a_node_that_no_line_is_of(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "gpu-01.log").write_text(FULL)
+    outcome = doctor("--node", "gpu-09", tmp_path / "gpu-01.log")
+    assert (outcome.code, "--node gpu-09" in outcome.err, "gpu-01" in outcome.err) == (2, True, True)
+    assert doctor("--node", "gpu-01", tmp_path / "gpu-01.log").code == 1
+
+
+def test_the_node_of_a_line_of_syslog(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "messages.log").write_text(
+        "Nov 21 05:24:26 gpu-02 kernel: NVRM: Xid (PCI:0000:3b:00): 79, pid=4211, name=python3, GPU has "
+        "fallen off the bus.\n"
+    )
+    (finding,) = report(doctor("--json", tmp_path / "messages.log"))["findings"]
+    assert (finding["id"], finding["node"]) == ("xid-error", "gpu-02")
+    assert doctor("--node", "gpu-02", tmp_path / "messages.log").code == 1
+
+
+def test_files_of_one_name_are_of_two_nodes(doctor: Doctor, tmp_path: Path) -> None:
+    files = [tmp_path / folder / "vllm.log" for folder in ("A", "B")]
+    for file, text in zip(files, (FULL, DEAD), strict=True):
+        file.parent.mkdir()
+        file.write_text(text)
+    found = report(doctor("--json", *files))["findings"]
+    assert {one["id"]: one["node"] for one in found} == {"nofile-low": "A/vllm", "engine-dead": "B/vllm"}
 
 
 def test_signatures_of_ones_own(doctor: Doctor, tmp_path: Path) -> None:
@@ -172,6 +272,9 @@ def test_an_inventory_with_a_mistake(doctor: Doctor, tmp_path: Path) -> None:
     file.write_text(GOOD.replace("gpus: 2", "gpus: two"))
     assert doctor(file).code == 3
     assert doctor(file, file).code == 2
+    file.write_text("cluster: demo\n")
+    outcome = doctor(file)
+    assert (outcome.code, "nodes" in outcome.err) == (3, True)
 
 
 # --- a fleet --------------------------------------------------------------------------------------
@@ -195,7 +298,7 @@ def test_a_fleet(doctor: Doctor, fleet: FakeFleet) -> None:
 def test_a_healthy_fleet(doctor: Doctor, fleet: FakeFleet) -> None:
     assert (doctor(fleet.file).code, doctor(fleet.file).out) == (
         0,
-        "nothing in these logs looks like a failure\n",
+        "no known failure in these logs\n",
     )
 
 
@@ -332,6 +435,45 @@ def test_the_archives_default_name(
     doctor(fleet.file, "gpu-07.log", "--collect", "--json")
     (path,) = tmp_path.glob("clusterctl-demo-2*Z.tar.gz")
     assert unpacked(path)["files/gpu-07.log"] == "password=[redacted]"
+
+
+def test_logs_of_one_name_and_stdin_are_in_the_archive(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Stdin(b"from stdin\n" + DEAD.encode()))
+    files = [tmp_path / folder / "vllm.log" for folder in ("A", "B", "C")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(f"of {file.parent.name}\n")
+    path = tmp_path / "report.tgz"
+    outcome = doctor("--json", "-o", path, "-", *files)
+    assert [one["id"] for one in report(outcome)["findings"]] == ["engine-dead"]
+    found = unpacked(path)
+    assert found["files/stdin.log"].startswith("from stdin\n")
+    said = {found[name].strip() for name in found if name.startswith("files/") and "vllm.log" in name}
+    assert said == {"of A", "of B", "of C"}
+    with tarfile.open(path) as archive:
+        assert {member.name.partition("/")[0] for member in archive.getmembers()} == {"report"}
+
+
+def test_what_the_inventory_itself_names_secret_is_gone(
+    doctor: Doctor, fleet: FakeFleet, tmp_path: Path
+) -> None:
+    own = "gpus: 2, env: {SMTP_PASS: plainsecret, WANDB_KEY: othersecret}"
+    fleet.write(GOOD.replace("gpus: 2", own))
+    said = "2026-11-21T05:24:26Z OSError: [Errno 24] Too many open files, plainsecret othersecret\n"
+    fleet.facts = {"gpu-01": {"log_serve": Result(0, said, "")}}
+    path = tmp_path / "report.tar.gz"
+    outcome = doctor("-o", path, fleet.file)
+    everything = "".join(unpacked(path).values()) + outcome.out
+    assert "Too many open files, [redacted] [redacted]" in everything
+    assert "plainsecret" not in everything and "othersecret" not in everything
+
+
+def test_the_archive_is_written_before_anything_is_said(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "gpu-01.log").write_text(DEAD)
+    outcome = doctor("--json", "-o", tmp_path / "none" / "x.tar.gz", tmp_path / "gpu-01.log")
+    assert (outcome.code, outcome.out, "cannot write" in outcome.err) == (2, "", True)
 
 
 def test_an_archive_that_cannot_be_written(doctor: Doctor, fleet: FakeFleet, tmp_path: Path) -> None:

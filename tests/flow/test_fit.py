@@ -175,6 +175,13 @@ def test_exact_bytes_from_the_index_beside_the_config(
     assert (outcome.code, outcome.err) == (2, f"error: {other}: it has no metadata.total_size\n")
 
 
+def test_an_index_beside_an_inventory(fit: Fit, write: Callable[..., str], tmp_path: Path) -> None:
+    index = tmp_path / "other.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 141_107_412_992 + 4_096}, "weight_map": {}}))
+    outcome = fit(write(), "--index", str(index), "--json")
+    assert answer(outcome)["weight_bytes"] == 141_107_412_992 + 4_096
+
+
 def test_exact_bytes_from_a_single_file_of_weights(fit: Fit, tmp_path: Path) -> None:
     shutil.copy(MODELS / "smollm2-135m.json", tmp_path / "config.json")
     header = b'{"__metadata__":{"format":"pt"}}'

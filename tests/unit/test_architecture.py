@@ -27,7 +27,7 @@ LAYERS = (
     ("survey",),
     ("archive",),
     ("fleet", "gather", "reporter", "measure", "collect"),
-    ("apply", "console", "ssh", "lab."),
+    ("apply", "console", "ssh", "log_files", "lab."),
     ("connection", "parallel", "ssh_open"),
     ("phases",),
     ("standing", "health", "prediction", "checks.", "network."),

@@ -334,4 +334,60 @@ def test_the_first_cause_alone() -> None:
 
 
 def test_the_report_of_nothing() -> None:
-    assert report((), {}) == "nothing in these logs looks like a failure"
+    assert report((), {}) == "no known failure in these logs"
+
+
+# --- what looks like a failure and is none -------------------------------------------------------
+
+
+def test_a_missed_heartbeat_is_no_dead_node() -> None:
+    beat = "[2026-11-21 05:24:26,654 W 412 412] gcs_health_check_manager.cc:146: Health check failed for node ab12"
+    assert wrong(log(f"{beat}, remaining checks 4, status 4, response status 0, msg:")) == []
+    assert wrong(log(f"{beat}, remaining checks 0, status 4, response status 0, msg:")) == ["ray-node-dead"]
+    assert wrong(log(f"{beat}.")) == ["ray-node-dead"]
+    ended = "(raylet) Raylet is terminated. Termination is unexpected. Possible reasons include: (1) SIGKILL"
+    assert wrong(log(f"{beat}, remaining checks 4, status 14", ended))[0] == "ray-node-dead"
+
+
+def test_a_link_that_comes_up_again_is_no_port_down() -> None:
+    card = "[Sat Nov 21 05:24:26 2026] mlx5_core 0000:3b:00.0 ens3f0np0: Link"
+    nccl = SAMPLE["ib-retry-exceeded"]
+    assert wrong(log(f"{card} down")) == []
+    assert wrong(log(f"{card} down", nccl))[0] == "ib-port-down"
+    assert wrong(log(f"{card} down", f"{card} up", nccl)) == ["ib-retry-exceeded"]
+    other = card.replace("3b", "4c")
+    assert wrong(log(f"{card} down", f"{other} up", nccl))[0] == "ib-port-down"
+
+
+def test_a_spare_port_is_no_cause() -> None:
+    assert wrong(log("mlx5_1 port 1: 1: DOWN", SAMPLE["ib-retry-exceeded"])) == ["ib-retry-exceeded"]
+
+
+def test_no_internet_is_no_missing_path() -> None:
+    said = "huggingface_hub.errors.LocalEntryNotFoundError: An error happened while trying to locate the file on the Hub and we cannot find the requested files in the local cache. Please check your connection and try again or make sure your Internet connection is on."
+    assert ids(log(said))[0] == "hf-unreachable"
+    assert wrong(log("socket.gaierror: [Errno -3] Temporary failure in name resolution")) == []
+
+
+def test_a_repository_that_nobody_may_see_is_no_missing_path() -> None:
+    text = "OSError: {} is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'"
+    assert ids(log(text.format("our-company/private-llama")))[0] == "hf-repo-not-found"
+    assert ids(log(text.format("/models/llama")))[0] == "model-path-missing"
+
+
+def test_what_users_send_is_no_failure() -> None:
+    said = "INFO 11-21 07:20:36 [logger.py:39] Received request cmpl-1: prompt: 'OSError: [Errno 24] Too many open files', params: x"
+    assert wrong(log(said)) == []
+    assert wrong(log(said.replace("Received request cmpl-1", "x"))) == ["nofile-low"]
+
+
+def test_what_the_daemon_answers_to_whoever_asks_is_no_failure() -> None:
+    said = 'level=error msg="Handler for GET /v1.47/images/x/json returned error: No such image: x"'
+    assert wrong(log(said, role="engine")) == []
+    assert wrong(log("Error response from daemon: No such image: x")) == ["image-missing"]
+
+
+def test_who_scans_a_port_is_no_failure() -> None:
+    said = "Received disconnect from 203.0.113.9 port 5555:2: Too many authentication failures"
+    assert wrong(log(f"Nov 21 05:24:26 gpu-02 sshd[612]: {said} [preauth]")) == []
+    assert wrong(log(said)) == ["ssh-auth-denied"]

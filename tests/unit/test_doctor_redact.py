@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.doctor.redact import REDACTED, redacted
+from cluster.doctor.redact import REDACTED, redacted, secret_values
 
 # In pieces, so that scanners of repositories do not take them for real ones.
 HF = "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ012345"
@@ -53,6 +53,31 @@ KEY = (
         ("-----BEGIN RSA PRIVATE " + "KEY-----\nMIIEowIBAAKC cut off", "MIIEowIBAAKC"),
         ("password: hunter2", "hunter2"),
         ("passwd=hunter2;user=x", "hunter2"),
+        ("HF_TOKEN:      hunter2", "hunter2"),
+        ("x HF_TOKEN   = hunter2", "hunter2"),
+        ("argv ['serve', '--api-key', 'hunter2']", "hunter2"),
+        ('cmd: ["--api-key", "hunter2"]', "hunter2"),
+        ('["--api-key",\n "hunter2"]', "hunter2"),
+        ("args:\n- --api-key\n- hunter2\n", "hunter2"),
+        ("api_key:\n  - hunter2\n  - other1\nnext: 1", "hunter2"),
+        ("api_key:\n  - hunter2\n  - other1\nnext: 1", "other1"),
+        ("api_key: |\n  hunter2\nnext: 1", "hunter2"),
+        ('"api_key": [\n  "hunter2"\n]', "hunter2"),
+        ('{"name":"HF_TOKEN","value":"hunter2"}', "hunter2"),
+        ("- name: WANDB_KEY\n  value: hunter2", "hunter2"),
+        ('"token": "hunter2 and more', "hunter2 and more"),
+        ("x \"token\": \"with a \\\" quote\"", "quote"),
+        ("SMTP_PASS=hunter2", "hunter2"),
+        ("REGISTRY_PASS=hunter2", "hunter2"),
+        ("curl --pass=hunter2 x", "hunter2"),
+        ("user=x pw=hunter2", "hunter2"),
+        ('"auths": {"r.local": {"auth": "dXNlcjpwYXNz"}}', "dXNlcjpwYXNz"),
+        ("GET https://s3/x?X-Amz-Date=1&X-Amz-Signature=abcdef0123&y=1", "abcdef0123"),
+        ("header X-Amz-Signature=abcdef0123", "abcdef0123"),
+        ("https://x.blob.core.windows.net/a?sv=1&sig=abcdef0123", "abcdef0123"),
+        ("Set-Cookie: session=abcdef; Path=/", "abcdef"),
+        ("{'cookie': 'a=b; c=abcdef'}", "abcdef"),
+        ("password: several words of it", "words of it"),
     ],
 )  # fmt: skip
 def test_a_secret_is_gone(text: str, secret: str) -> None:
@@ -65,6 +90,29 @@ def test_the_inventorys_secrets_are_gone_wherever_they_stand() -> None:
     assert redacted("a verysecret b", ["verysecret"]) == f"a {REDACTED} b"
     assert "longer" not in redacted("x-longersecret", ["secret", "longersecret"])
     assert redacted("the end", ["e", ""]) == "the end"
+
+
+def test_a_secret_with_quotes_is_gone_from_json_too() -> None:
+    secret = 'pa"ss\\wörd'
+    for line in (f"x {secret} y", json.dumps({"said": f"x {secret} y"})):
+        assert redacted(line, [secret]).count(REDACTED) == 1
+        assert "rd y" not in redacted(line, [secret])
+
+
+def test_what_was_redacted_before_it_became_json_stays_json() -> None:
+    for said in ("Cookie: a=b; c=d", "Authorization: Bearer abcdef0", '"token": "x', "HF_TOKEN=x y"):
+        written = json.dumps({"evidence": [redacted(said)], "next": 1})
+        assert json.loads(redacted(written)) == json.loads(written)
+
+
+def test_values_are_secret_by_their_names() -> None:
+    content = {
+        "cluster": "demo",
+        "secrets": {"HF_TOKEN": {"env": "HF_TOKEN"}},
+        "serve": {"args": {"api-key": ["first value", 123456], "tokenizer": "x", "long_token_limit": 2048}},
+        "nodes": [{"env": {"SMTP_PASS": "plainly"}, "args": ["--api-key", "second", "third"]}],
+    }
+    assert list(secret_values(content)) == ["first value", "123456", "plainly", "second"]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +128,8 @@ def test_the_inventorys_secrets_are_gone_wherever_they_stand() -> None:
         "git@github.com:x/y.git",
         "ssh ops@10.0.0.2",
         "Loading safetensors checkpoint shards: 100% 4/4",
+        "botocore.exceptions.NoCredentialsError: Unable to locate credentials",
+        "bypass: yes, compass: 3",
     ],
 )
 def test_what_a_reader_needs_stays(text: str) -> None:

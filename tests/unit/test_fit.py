@@ -415,3 +415,79 @@ def test_tensors_bear_the_names_of_the_checkpoint() -> None:
         *(f"model.layers.3.self_attn.{part}_proj" for part in "qkvo"),
         *(f"model.layers.3.mlp.{part}_proj" for part in ("gate", "up", "down")),
     }
+
+
+# --- why, for programs ----------------------------------------------------------------------------
+
+
+def llama(
+    args: Mapping[str, Any],
+    tensor: int = 1,
+    memory: int | None = 80 * GIB,
+    env: Mapping[str, str] | None = None,
+) -> Prediction:
+    return predict(
+        config("llama-3-8b"),
+        None,
+        tensor_parallel_size=tensor,
+        pipeline_parallel_size=1,
+        memory_bytes_per_gpu=memory,
+        serve_args=args,
+        env=env or {},
+        device="cuda",
+    )
+
+
+def test_the_reason_has_a_code() -> None:
+    assert llama({"max_model_len": 8_192}).reason == ""
+    assert llama({"max_model_len": 8_192}, tensor=3).reason == "impossible"
+    assert llama({"max_model_len": 8_193}).reason == "positions"
+    assert llama({"max_model_len": 8_192}, memory=18 * GIB).reason == "memory"
+    assert llama({"max_model_len": 8_192}, memory=8 * GIB).reason == "memory"
+    assert llama({"max_model_len": 8_192}, memory=None).reason == "unknown"
+
+
+def test_a_longer_context_than_the_model_knows_if_the_environment_allows_it() -> None:
+    allowed = {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
+    found = llama({"max_model_len": 16_384}, env=allowed)
+    assert (found.fits, found.why, found.max_model_len) == (True, "", 16_384)
+    assert llama({"max_model_len": 16_384}, env={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "0"}).fits is False
+    assert llama({"max_model_len": 10**7}, env=allowed).reason == "memory"
+
+
+def test_overrides_as_json() -> None:
+    longer = {"max_model_len": 16_384, "hf_overrides": '{"max_position_embeddings": 32768}'}
+    assert llama(longer).fits is True
+    for wrong in ("{", "[1]", 3):
+        with pytest.raises(FitError, match="hf_overrides: expected a mapping"):
+            llama({"hf_overrides": wrong})
+
+
+def test_without_the_hybrid_manager_every_layer_keeps_every_token() -> None:
+    flag = {"disable_hybrid_kv_cache_manager": True}
+    hybrid, uniform = (figures("gemma-3-27b", args=args) for args in ({}, flag))
+    assert hybrid.kv_tokens and uniform.kv_tokens and uniform.kv_tokens < hybrid.kv_tokens
+    # All layers alike have nothing to be unified.
+    assert figures("mistral-7b-v0.1", args=flag) == figures("mistral-7b-v0.1")
+
+
+def test_what_mxfp4_adds_is_said_to_be_left_out() -> None:
+    assert figures("gpt-oss-20b").why == "not counted: padding of MXFP4"
+    assert figures("llama-3.1-8b").why == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NVIDIA A100-SXM4-40GB MIG 1g.5gb", "GRID A100-40C", "NVIDIA A10-24Q", "A100-1-5C", "NVIDIA L40S-48Q"],
+)
+def test_a_part_of_a_gpu_is_not_the_whole(name: str) -> None:
+    with pytest.raises(FitError, match="is a part of a GPU"):
+        find_gpu(name)
+
+
+def test_another_h100() -> None:
+    for name in ("NVIDIA H100 96GB HBM3", "H100-64G", "H100 96GiB"):
+        with pytest.raises(FitError, match="is not known"):
+            find_gpu(name)
+    for name in ("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", "H100", "H100-80G"):
+        assert find_gpu(name).name == "H100-80G"
