@@ -21,13 +21,8 @@ LAST_LINES = "400"
 READY_POLL = 3.0  # asking Ray each time costs 0.6 s of a core on the head
 
 
-def up(
-    plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = (), ignored: tuple[str, ...] = ()
-) -> tuple[Phase, ...]:
-    """What has to be done, in order, so that the model answers; what is already so is left out.
-
-    `ignored` are ids of problems, which are written down on the nodes.
-    """
+def up(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = ()) -> tuple[Phase, ...]:
+    """What has to be done, in order, so that the model answers; what is already so is left out."""
     now = standing(plan, facts, secrets)
     phases = (
         Phase("Get the image", _get_image(plan, facts)),
@@ -39,9 +34,13 @@ def up(
         Phase("Start vLLM", _start_vllm(plan, now)),
         Phase("Wait for a completion", _ready(plan, now)),
     )
-    todo = tuple(phase for phase in phases if phase.steps)
-    noted = Phase("Note what is ignored", _write_ignored(plan, facts, ignored))
-    return (noted, *todo) if todo and noted.steps else todo
+    return tuple(phase for phase in phases if phase.steps)
+
+
+def note_ignored(plan: Plan, facts: Mapping[str, Facts], ignored: tuple[str, ...]) -> tuple[Phase, ...]:
+    """Write the ids of problems down: whoever looks at the cluster later has to know what was passed over."""
+    steps = _write_ignored(plan, facts, ignored)
+    return (Phase("Note what is ignored", steps),) if steps else ()
 
 
 def down(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Phase, ...]:
@@ -80,7 +79,6 @@ def _write(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> tuple[Pu
 
 
 def _write_ignored(plan: Plan, facts: Mapping[str, Facts], ignored: tuple[str, ...]) -> tuple[Put | Run, ...]:
-    """Whoever looks at the cluster later has to know what was passed over."""
     differing = [member for member in plan.members if facts[member.name].ignored != ignored]
     if not ignored:
         return tuple(Run(m.name, ("rm", "-f", f"{m.folder}/{IGNORED}")) for m in differing)

@@ -53,9 +53,8 @@ def _cuda_bytes(gpu: Gpu) -> int:
 
 def _model(plan: Plan, facts: Mapping[str, Facts]) -> ModelFiles | None:
     """The head's; another node's where the head has none."""
-    insides = (facts[member.name].inside for member in plan.members if member.name in facts)
-    models = (inside.model for inside in insides if inside is not None and inside.model is not None)
-    return next((model for model in models if model.config is not None), None)
+    models = (facts[member.name].model for member in plan.members if member.name in facts)
+    return next((model for model in models if model is not None and model.config is not None), None)
 
 
 def in_words(found: Prediction) -> str:

@@ -10,10 +10,11 @@ from cluster.checks.rdma import active
 from cluster.errors import Problem, Severity
 from cluster.facts import Facts
 from cluster.facts.model_files import ModelFile
+from cluster.facts.system import MOST_SKEW
 from cluster.plan import Member, Plan
 
-# Logs of all nodes can still be put in order; beyond the second, certificates and tokens fail.
-MOST_SKEW, FATAL_SKEW = 2.0, 60.0
+# Seconds; beyond them certificates and tokens fail.
+FATAL_SKEW = 60.0
 MOST_FILES_NAMED = 5
 # What vLLM reads; a README may differ, and other forms of the weights beside safetensors.
 COMPARED = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".tiktoken", ".py")
@@ -154,7 +155,7 @@ def models(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
 
 def _read_by_vllm(facts: Facts) -> Mapping[str, ModelFile] | None:
     """{name: file}; with an index its shards alone are weights. None: no model that could be compared."""
-    model = facts.inside.model if facts.inside is not None else None
+    model = facts.model
     if model is None or model.config is None:
         return None
     safetensors = any(file.name.endswith(".safetensors") for file in model.files)

@@ -14,7 +14,7 @@ TRUE = ("1", "ON", "YES", "TRUE")  # huggingface_hub/constants.py
 
 
 def there(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    model = facts.inside.model if facts.inside is not None else None
+    model = facts.model
     if model is None:
         return
     node, source = member.name, plan.model.source
@@ -55,7 +55,7 @@ def _dummy(plan: Plan) -> bool:
 
 
 def whole(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    model = facts.inside.model if facts.inside is not None else None
+    model = facts.model
     if model is None or not model.there or _dummy(plan):
         return
     names = {file.name for file in model.files}

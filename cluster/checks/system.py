@@ -111,7 +111,7 @@ def disks(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
 
 def _matters(plan: Plan, disk: Disk, facts: Facts) -> bool:
     """The cache is for models that have to be fetched; with containers Ray writes into the engine's disk."""
-    model = facts.inside.model if facts.inside is not None else None
+    model = facts.model
     if disk.use == "cache":
         return not plan.model.source.startswith("/") and (model is None or not model.there)
     return disk.use != "tmp" or plan.runtime.engine == "process"
@@ -139,7 +139,7 @@ def _disk(plan: Plan, member: Member, disk: Disk, facts: Facts) -> Problem | Non
 
 def memory(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     """Weights pass through the node's memory on their way to the GPUs, and stay in it on a CPU."""
-    model = facts.inside.model if facts.inside is not None else None
+    model = facts.model
     available = facts.system.memory_available if facts.system is not None else None
     if model is None or available is None or any(container.running for container in facts.containers):
         return
@@ -160,7 +160,7 @@ def route(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
     """Ray and vLLM are told their addresses, so only downloads need a way out."""
     if member.node.is_local or facts.default_route is not None or not facts.interfaces:
         return
-    model = facts.inside.model if facts.inside is not None else None
+    model = facts.model
     to_fetch = [
         *([plan.runtime.image or ""] if facts.image_id is None and plan.runtime.pull != "never" else []),
         *([plan.model.source] if model is not None and model.cached and not model.there else []),

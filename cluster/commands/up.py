@@ -37,12 +37,14 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
     plan = make_plan(inventory)
     with fleet.connect(inventory) as lines:
         facts = gather(plan, lines.connections)
-        if not phases.up(plan, facts, secrets):
+        todo = phases.up(plan, facts, secrets)
+        if not todo:
             _nothing_to_do(plan, as_json)
             return EXIT_DONE
         verdict = measured(plan, lines.connections, facts).verdict(ignore)
         _judge(verdict, as_json)
-        todo = phases.up(plan, facts, secrets, tuple(dict.fromkeys(p.id for p in verdict.ignored)))
+        ignored = tuple(dict.fromkeys(problem.id for problem in verdict.ignored))
+        todo = (*phases.note_ignored(plan, facts, ignored), *todo)
         _predict(plan, facts, as_json)
         if dry_run:
             console.dry_run(todo, as_json)

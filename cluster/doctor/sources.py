@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 
 from cluster.doctor.stamps import read_log
 from cluster.facts import BEGIN, END, Fact
-from cluster.facts.processes import parse_processes
+from cluster.facts.processes import has, parse_processes
+from cluster.facts.system import CLOCK, MOST_SKEW, clock_offset
 from cluster.log_lines import LogLine, with_nine_decimals
 from cluster.plan import Member, Plan
 from cluster.steps import Result
@@ -28,7 +29,6 @@ KERNEL = "xid|nvrm|oom|out of memory|killed process|mlx5|infiniband|nvlink|nvidi
 # Messages of before the cluster are somebody else's: an old OOM kill is no cause.
 BEFORE = timedelta(seconds=60)
 WITHOUT_CONTAINERS = timedelta(hours=1)
-MOST_SKEW = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ def questions(plan: Plan, member: Member) -> tuple[Fact, ...]:
     return tuple(
         Fact(name, command, lambda _: {})
         for name, command in (
-            ("clock_began", "date +%s.%N"),
+            ("clock_began", CLOCK),
             ("hostname", "hostname"),
             *own,
             ("kernel", f"({kernel}) | grep -iE {shlex.quote(KERNEL)} | tail -n 2000"),
             ("ports", "grep . /sys/class/infiniband/*/ports/*/state"),
-            ("clock_ended", "date +%s.%N"),
+            ("clock_ended", CLOCK),
         )
     )
 
@@ -91,10 +91,8 @@ def _state(engine: str, name: str) -> str:
 
 def _of_processes(plan: Plan, member: Member) -> Iterator[tuple[str, str]]:
     script = f'sh "$HOME"/{shlex.quote(member.folder)}/run_cluster.sh'
-    venv = plan.runtime.venv
-    path = f"PATH={shlex.quote(venv + '/bin')}:$PATH; export PATH; " if venv else ""
-    folder = f'"$HOME"/{shlex.quote(member.folder)}'
-    yield "processes", f"{path}cd {folder} && python3 -B -m on_node.processes inspect --dir processes"
+    (processes,) = has(plan, member)
+    yield "processes", processes.command
     if plan.uses_ray:
         yield "log_ray", _bounded(f"{script} logs ray")
     if member in plan.servers:
@@ -213,7 +211,7 @@ def skew_of(logs: NodeLogs, asked: float, answered: float) -> float:
     """Seconds by which a node's clock is ahead, by NTP's formula; 0 where it did not say."""
     if logs.began is None or logs.ended is None:
         return 0.0
-    return ((logs.began - asked) + (logs.ended - answered)) / 2
+    return clock_offset(asked, answered, logs.began, logs.ended)[0]
 
 
 def between_nodes(by_node: Mapping[str, NodeLogs], skew: Mapping[str, float]) -> Iterator[LogLine]:

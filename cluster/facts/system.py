@@ -11,6 +11,8 @@ from cluster.facts.text import whole_or_none
 from cluster.steps import Result
 
 CLOCK = "date +%s.%N"
+# Seconds: as long as clocks differ by no more, the logs of all nodes can be put in order.
+MOST_SKEW = 2.0
 
 # Built-ins of the shell where they will do: many nodes are asked at once, and a lab has them all on one CPU.
 SYSTEM = """\

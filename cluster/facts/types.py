@@ -163,6 +163,11 @@ class Facts:
     kv_cache: KvCache | None = None
     last_words: str = ""
 
+    @property
+    def model(self) -> ModelFiles | None:
+        """The model's folder as vLLM finds it; None: not looked at."""
+        return self.inside.model if self.inside is not None else None
+
     def container(self, role: str) -> Container | None:
         """The container of a role, a running one first."""
         found = [container for container in self.containers if container.role == role]

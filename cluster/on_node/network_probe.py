@@ -59,7 +59,10 @@ def take_part(task: dict[str, Any]) -> None:
 
     `task`: address, token, wait (for a turn), slot (of a transfer), seconds (of all), lifetime, bytes.
     """
-    threading.Thread(target=end_after, args=(task["lifetime"],), daemon=True).start()
+    # The operator's line may be broken without a sign of it. From a thread, sys.exit would end that alone.
+    lifetime = threading.Timer(task["lifetime"], os._exit, (1,))
+    lifetime.daemon = True
+    lifetime.start()
     turn = threading.Lock()
     try:
         port, udp_port = listen(task["address"], task["token"].encode(), turn, task["wait"])
@@ -71,12 +74,6 @@ def take_part(task: dict[str, Any]) -> None:
         threading.Thread(target=probe, args=(task, turn, json.loads(peers)), daemon=True).start()
         sys.stdin.read()
     os._exit(0)  # there is nothing to tidy up, which would take as long as the start
-
-
-def end_after(lifetime: float) -> None:
-    """The operator's line may be broken without a sign of it."""
-    time.sleep(lifetime)
-    os._exit(1)  # from a thread, sys.exit would end that thread alone
 
 
 def probe(task: dict[str, Any], turn: threading.Lock, peers: list[list[Any]]) -> None:
