@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -11,13 +12,16 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, TypeAlias, cast
 
 from cluster.errors import UsageError
+
+Unpacked: TypeAlias = "io.BufferedReader[Any] | gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File"
 
 STDIN = "-"
 LARGEST_IN_ARCHIVE = 50_000_000
 BEGINNING = 8_192
+BLOCK = 1 << 20
 SUFFIXES = {".gz", ".xz", ".bz2", ".log", ".txt", ".out", ".err"}
 # NODE.PROGRAM.log: what the last part of a file's name may be, where it is not the end of a node's.
 PROGRAMS = {
@@ -48,15 +52,19 @@ def is_read_once(name: str) -> bool:
 
 def text_lines(name: str) -> Iterator[str]:
     """A log's lines, whatever bytes are in them; gzip, xz and bzip2 are unpacked. Raises UsageError."""
-    try:
-        if name == STDIN:
-            yield from _lines(name, sys.stdin.buffer)
-            return
-        with open(name, "rb") as file:
-            yield from _lines(name, file)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "not a log file"
-        raise UsageError(f"{name}: {reason}") from error
+    with _opened(name) as file:
+        for line in file:
+            yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+def blocks(name: str) -> Iterator[bytes]:
+    """A log's bytes, unpacked, in pieces of up to a mebibyte: all that comes before a cut. Raises UsageError.
+
+    An archive that ends before its end gives what it has, as a plain file that was cut does.
+    """
+    with _opened(name) as file, contextlib.suppress(EOFError):
+        while block := file.read1(BLOCK):
+            yield block
 
 
 def whole(name: str) -> str:
@@ -64,19 +72,23 @@ def whole(name: str) -> str:
     return "\n".join(text_lines(name))[-LARGEST_IN_ARCHIVE:]
 
 
-def _lines(name: str, file: BinaryIO) -> Iterator[str]:
-    packed: io.BufferedReader[Any] = io.BufferedReader(cast(io.RawIOBase, file), BEGINNING)
-    opened = _unpacked(packed)
-    if _is_binary(opened.peek(BEGINNING)[:BEGINNING]):
-        raise UsageError(f"{name}: is not text; unpack it, or write it as UTF-8 first")
-    for line in opened:
-        yield line.decode("utf-8", errors="replace").rstrip("\r\n")
-    packed.detach()
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[Unpacked]:
+    """A log that is text, to be read; stdin stays open. Raises UsageError, for what reading it raises too."""
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if name == STDIN else open(name, "rb") as file:
+            packed: io.BufferedReader[Any] = io.BufferedReader(cast(io.RawIOBase, file), BEGINNING)
+            opened = _unpacked(packed)
+            if _is_binary(opened.peek(BEGINNING)[:BEGINNING]):
+                raise UsageError(f"{name}: is not text; unpack it, or write it as UTF-8 first")
+            yield opened
+            packed.detach()
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "not a log file"
+        raise UsageError(f"{name}: {reason}") from error
 
 
-def _unpacked(
-    file: io.BufferedReader[Any],
-) -> io.BufferedReader[Any] | gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File:
+def _unpacked(file: io.BufferedReader[Any]) -> Unpacked:
     start = file.peek(len(XZ))
     if start.startswith(GZIP):
         return gzip.GzipFile(fileobj=file)
