@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.inventory import Inventory, Model, Node, Ray, Runtime, Serve
+from cluster.inventory.model import Require
 from cluster.inventory.rules import parallel_sizes
 
 Role = Literal["head", "worker"]
@@ -15,6 +16,9 @@ Env = tuple[tuple[str, str], ...]
 # says that no other node is to come; else it puts the address of the default route in its place.
 LOOPBACK = "127.0.0.1"
 LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# What an NCCL log has to say for its channels to be read; naming subsystems drops NCCL's own default.
+# The file is named where the processes start: only the node knows its folder for what is temporary.
+NCCL_DEBUG_ENVIRONMENT = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,BOOTSTRAP,ENV,NET,GRAPH"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class Plan:
     model: Model
     serve: Serve
     secrets: tuple[str, ...]
+    require: Require = "any"
+    min_bus_bandwidth: float | None = None
+    verify_port: int = 29511
 
     @property
     def head(self) -> Member:
@@ -90,6 +97,11 @@ class Plan:
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
     @property
+    def gpus(self) -> int:
+        """Of all nodes together."""
+        return sum(member.node.gpus for member in self.members)
+
+    @property
     def uses_ray(self) -> bool:
         """False with the executor backend mp: vLLM's own processes then span the nodes."""
         return self.serve.executor_backend == "ray"
@@ -102,6 +114,10 @@ class Plan:
     @property
     def ray_address(self) -> str:
         return f"{self.head.address}:{self.ray.port}"
+
+    def keeps_nccl_logs(self, member: Member) -> bool:
+        """Whether each process on a node writes NCCL's log into a file here, and not where the user says."""
+        return self.serve.nccl_debug and "NCCL_DEBUG_FILE" not in dict(member.env)
 
     @property
     def served_name(self) -> str:
@@ -152,6 +168,9 @@ def make_plan(inventory: Inventory) -> Plan:
         model=inventory.model,
         serve=inventory.serve,
         secrets=tuple(inventory.secrets),
+        require=inventory.network.require,
+        min_bus_bandwidth=inventory.network.min_bus_bandwidth,
+        verify_port=inventory.network.verify_port,
     )
 
 
@@ -188,12 +207,16 @@ def _environment(
                 "RAY_DEDUP_LOGS": "0",
                 "RAY_COLOR_PREFIX": "0",
                 "RAY_USAGE_STATS_ENABLED": "0",
+                # Ray and vLLM would write their processes' titles over the environment that /proc shows:
+                # https://github.com/dvarrazzo/py-setproctitle#environment-variables
+                "SPT_NOENV": "1",
                 # On SIGTERM Ray would wait 30 s for busy workers, which here have lost their server.
                 "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             }
             | (LOOPBACK_ENVIRONMENT if node.is_local else {})
             | _hca_environment(hcas)
             | ({"CLUSTERCTL_CPU_PLATFORM": "1"} if inventory.runtime.device == "cpu" else {})
+            | (NCCL_DEBUG_ENVIRONMENT if inventory.serve.nccl_debug else {})
             | inventory.env
             | inventory.network.nccl_env
             | node.env

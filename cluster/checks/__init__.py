@@ -6,10 +6,10 @@ Ids are stable. A check is a small function over one member's facts, or over tho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
-from cluster.checks import between, engine, fits, gpu, model, rdma, system
-from cluster.errors import Problem
+from cluster.checks import between, engine, fits, gpu, model, rails, rdma, system
+from cluster.choice import choose
+from cluster.errors import Problem, Verdict
 from cluster.facts import Facts
 from cluster.plan import Member, Plan
 
@@ -29,17 +29,17 @@ OF_ONE_NODE: tuple[OneNode, ...] = (
     *(system.own_name, system.interface, system.ports, system.disks, system.memory, system.route),
     *(system.proxies, system.strangers),
     *(gpu.driver, gpu.number, gpu.sliced, gpu.busy, gpu.errors, gpu.fabric, gpu.cuda, gpu.in_container),
-    *(rdma.named, rdma.ports, rdma.in_container, rdma.pinned_memory, rdma.gids, rdma.gpudirect, rdma.acs),
     *(model.there, model.whole),
 )
 OF_ALL_NODES: tuple[AllNodes, ...] = (
     *(between.hostnames, between.clocks, between.versions, between.images, between.gpus, between.drivers),
-    *(between.hcas, between.mtus, between.models, fits.fits),
+    *(between.mtus, between.models, fits.fits),
 )
 
 
 def preflight(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Problem, ...]:
     """All problems of the nodes that answered: of each in order of node rank, then differences."""
+    choices = choose(plan, facts)
     return (
         *(
             problem
@@ -48,17 +48,10 @@ def preflight(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Problem, ...]:
             for check in OF_ONE_NODE
             for problem in check(plan, member, facts[member.name])
         ),
+        *rdma.problems(plan, facts, choices),
         *(problem for compare in OF_ALL_NODES for problem in compare(plan, facts)),
+        *rails.problems(plan, facts, choices),
     )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Problems sorted by what follows from them; `ignored` were asked for by id."""
-
-    errors: tuple[Problem, ...]
-    warnings: tuple[Problem, ...]
-    ignored: tuple[Problem, ...]
 
 
 def judge(problems: Iterable[Problem], ignore: Iterable[str] = ()) -> Verdict:

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from statistics import median_high, median_low
 
-from cluster.checks.rdma import active
 from cluster.errors import Problem, Severity
 from cluster.facts import Facts
 from cluster.facts.model_files import ModelFile
 from cluster.facts.system import MOST_SKEW
-from cluster.plan import Member, Plan
+from cluster.plan import Plan
 
 # Seconds; beyond them certificates and tokens fail.
 FATAL_SKEW = 60.0
@@ -32,9 +31,10 @@ def _odd_ones(values: Values) -> Iterator[tuple[str, str, str]]:
         yield from ((name, value, usual) for name, value in found.items() if value != usual)
 
 
-def _differ(
+def differ(
     values: Values, id_: str, what: str, remedy: str, severity: Severity = "error"
 ) -> Iterator[Problem]:
+    """A problem for every node whose value is not that of most nodes; unknown ones (None) do not count."""
     for name, value, usual in _odd_ones(values):
         yield Problem(id_, name, f"{what} {value}", f"{usual}, as on the other nodes", remedy, severity)
 
@@ -89,7 +89,7 @@ def versions(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
         ("vllm", "vllm-version-mismatch", pulled),
     ):
         found = {n: getattr(f.versions, what) for n, f in facts.items() if f.versions is not None}
-        yield from _differ(found, id_, f"{what} is", remedy, severity)
+        yield from differ(found, id_, f"{what} is", remedy, severity)
 
 
 def images(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
@@ -107,32 +107,19 @@ def images(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
 def gpus(_: Plan, facts: FactsByNode) -> Iterator[Problem]:
     found = {n: " and ".join(sorted({gpu.name for gpu in f.gpus})) or None for n, f in facts.items()}
     remedy = "The slowest and smallest decides for all: use nodes of one kind"
-    yield from _differ(found, "gpu-model-differs", "GPUs are", remedy, "warning")
+    yield from differ(found, "gpu-model-differs", "GPUs are", remedy, "warning")
 
 
 def drivers(_: Plan, facts: FactsByNode) -> Iterator[Problem]:
     found = {name: fact.gpus[0].driver if fact.gpus else None for name, fact in facts.items()}
     remedy = "Install one version on all nodes"
-    yield from _differ(found, "driver-differs", "the NVIDIA driver is", remedy, "warning")
-
-
-def hcas(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
-    found = {m.name: _ports(m, facts[m.name]) for m in plan.members if m.name in facts}
-    remedy = "Run `ibstat` on both; name the HCAs that all nodes have in network.hcas"
-    yield from _differ(found, "hca-differs", "active HCA ports:", remedy, "warning")
-
-
-def _ports(member: Member, facts: Facts) -> str | None:
-    """`8 (400 Gb/s)` of those that NCCL would use; None without GPUs, where HCAs play no part."""
-    rates = [f"{port.rate:g} Gb/s" for _, port in active(member, facts)]
-    listed = f" ({', '.join(sorted(set(rates)))})" if rates else ""
-    return f"{len(rates)}{listed}" if facts.gpus else None
+    yield from differ(found, "driver-differs", "the NVIDIA driver is", remedy, "warning")
 
 
 def mtus(plan: Plan, facts: FactsByNode) -> Iterator[Problem]:
     found = {m.name: _mtu(m.address, facts[m.name]) for m in plan.members if m.name in facts}
     remedy = "Set one MTU on all nodes and the switch: `ip link set dev INTERFACE mtu 9000`"
-    yield from _differ(found, "mtu-mismatch", "the MTU of its interface is", remedy, "warning")
+    yield from differ(found, "mtu-mismatch", "the MTU of its interface is", remedy, "warning")
 
 
 def _mtu(address: str, facts: Facts) -> str | None:

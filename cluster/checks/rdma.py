@@ -1,33 +1,32 @@
-"""InfiniBand and RoCE: without any of this NCCL takes TCP, and says so to nobody."""
+"""InfiniBand and RoCE: without any of this NCCL takes TCP, and says so to nobody.
+
+Each check looks at one node and at what was chosen for it with all nodes in view.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from cluster.errors import Problem, Severity
+from cluster.checks.roce import gids
+from cluster.choice import NEAR, Choice, Port, PortReason
+from cluster.errors import Problem
 from cluster.facts import Facts
-from cluster.facts.hardware import Hca, HcaPort
 from cluster.plan import Member, Plan
 
-NEAR = {"PIX", "PXB"}  # NCCL_NET_GDR_LEVEL's default, PXB
+Check = Callable[[Plan, Member, Facts, Choice], Iterator[Problem]]
 
 
-def chosen(member: Member, facts: Facts) -> tuple[Hca, ...]:
-    """The HCAs that NCCL would use: the named ones, or all."""
-    if member.hcas == "none":
-        return ()
-    if member.hcas == "auto":
-        return facts.hcas
-    names = {name.partition(":")[0] for name in member.hcas}
-    return tuple(hca for hca in facts.hcas if hca.name in names)
+def problems(plan: Plan, facts: Mapping[str, Facts], choices: Mapping[str, Choice]) -> Iterator[Problem]:
+    """All problems of the HCAs of each node, in order of node rank; differences are those of rails.py."""
+    for member in plan.members:
+        if member.name in facts:
+            yield from named(member, facts[member.name])
+            yield from ports(plan, member, choices)
+            for check in OF_ONE_NODE:
+                yield from check(plan, member, facts[member.name], choices[member.name])
 
 
-def active(member: Member, facts: Facts) -> list[tuple[Hca, HcaPort]]:
-    """The ports among them that work, each with its HCA."""
-    return [(hca, port) for hca in chosen(member, facts) for port in hca.ports if port.active]
-
-
-def named(_: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
+def named(member: Member, facts: Facts) -> Iterator[Problem]:
     if isinstance(member.hcas, str):
         return
     there = [hca.name for hca in facts.hcas]
@@ -42,24 +41,68 @@ def named(_: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
             )
 
 
-def ports(_: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    """A port that is named has to work; where NCCL chooses by itself, a dead one costs bandwidth."""
-    found = chosen(member, facts)
-    severity: Severity = "warning" if isinstance(member.hcas, str) else "error"
-    for hca in found:
-        for port in hca.ports:
-            if not port.active and _wanted(member, hca, port):
-                yield Problem(
-                    "ib-port-down",
-                    member.name,
-                    f"{hca.name} port {port.number} is {port.state or 'in an unknown state'}",
-                    "ACTIVE",
-                    f"Run `ibstat {hca.name}` on {member.name}: cable, switch, subnet manager; "
-                    "or leave it out of hcas",
-                    severity,
-                )
-    layers = sorted({port.link_layer for _, port in active(member, facts)} - {""})
-    if len(layers) > 1:
+def ports(plan: Plan, member: Member, choices: Mapping[str, Choice]) -> Iterator[Problem]:
+    """A port that is named has to work; one that could have been chosen and is down costs bandwidth."""
+    choice = choices[member.name]
+    for reason in choice.reasons.ports:
+        port = reason.port
+        if port.active or not (_is_named(member, port) or _is_missed(plan, reason, choices)):
+            continue
+        by_name = _is_named(member, port)
+        yield Problem(
+            "ib-port-down",
+            member.name,
+            f"{port.hca} port {port.number} is {port.state or 'in an unknown state'}"
+            + ("" if by_name else _cost(member, port, choices)),
+            "ACTIVE",
+            f"Run `ibstat {port.hca}` on {member.name}: cable, switch, subnet manager; "
+            "or leave it out of hcas",
+            "error" if by_name else "warning",
+        )
+
+
+def _is_named(member: Member, port: Port) -> bool:
+    return not isinstance(member.hcas, str) and any(n in (port.hca, port.name) for n in member.hcas)
+
+
+def _is_missed(plan: Plan, reason: PortReason, choices: Mapping[str, Choice]) -> bool:
+    """Whether a port that is down would carry traffic if it were up, as far as can be said of it.
+
+    It would not where the link layer is another one than that in use, or where it is the second port of an
+    HCA whose first one works, and nobody has connected such a port on any node.
+    """
+    port = reason.port
+    if reason.code not in ("down", "nothing") or not plan.workers:
+        return False
+    in_use = {layer for choice in choices.values() for layer in choice.link_layers}
+    if in_use and port.link_layer and port.link_layer not in in_use:
+        return False
+    everywhere = [other.port for choice in choices.values() for other in choice.reasons.ports]
+    works_elsewhere = any(other.name == port.name and other.active for other in everywhere)
+    second = any(other.hca == port.hca and other.active for other in everywhere)
+    return works_elsewhere or not second
+
+
+def _cost(member: Member, port: Port, choices: Mapping[str, Choice]) -> str:
+    """What the others do about it, and what remains."""
+    left_out = [
+        name
+        for name, choice in choices.items()
+        for reason in choice.reasons.ports
+        if name != member.name and reason.code == "rail" and reason.port.name == port.name
+    ]
+    used = choices[member.name].hcas
+    if not used:
+        return ""
+    remains = f"{len(used)} ports with {sum(one.rate for one in used):g} Gb/s remain"
+    if len(used) == 1:
+        remains = f"one port with {used[0].rate:g} Gb/s remains"
+    return f", so {'no node uses its rail and ' if left_out else ''}{remains}"
+
+
+def one_link_layer(plan: Plan, member: Member, _: Facts, choice: Choice) -> Iterator[Problem]:
+    layers = sorted({port.link_layer for port in choice.in_play})
+    if len(layers) > 1 and plan.workers:
         yield Problem(
             "ib-mixed-links",
             member.name,
@@ -70,29 +113,22 @@ def ports(_: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
         )
 
 
-def _wanted(member: Member, hca: Hca, port: HcaPort) -> bool:
-    if isinstance(member.hcas, str):
-        return True
-    numbers = [name.partition(":")[2] for name in member.hcas if name.partition(":")[0] == hca.name]
-    return any(number in ("", str(port.number)) for number in numbers)
-
-
-def in_container(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    if not active(member, facts) or facts.inside is None or not plan.workers:
+def in_container(plan: Plan, member: Member, facts: Facts, choice: Choice) -> Iterator[Problem]:
+    if not choice.in_play or facts.inside is None or not plan.workers:
         return
     if not any(name.startswith("uverbs") for name in facts.inside.infiniband):
         yield Problem(
             "ib-device-missing",
             member.name,
-            f"{len(active(member, facts))} active HCA ports, and no /dev/infiniband/uverbs* where vLLM runs",
+            f"{len(choice.in_play)} active HCA ports, and no /dev/infiniband/uverbs* where vLLM runs",
             "the devices in the container",
             f"Run `ls /dev/infiniband` on {member.name}; `modprobe ib_uverbs` makes them"
             + ("" if plan.runtime.engine == "process" else ", and clusterctl passes them in"),
         )
 
 
-def pinned_memory(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    if not active(member, facts) or facts.inside is None or facts.inside.memlock is None or not plan.workers:
+def pinned_memory(plan: Plan, member: Member, facts: Facts, choice: Choice) -> Iterator[Problem]:
+    if not choice.in_play or facts.inside is None or facts.inside.memlock is None or not plan.workers:
         return
     remedy = (
         f"Set `* - memlock unlimited` in /etc/security/limits.conf on {member.name} and log in again"
@@ -108,31 +144,8 @@ def pinned_memory(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]
     )
 
 
-def gids(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    """RoCE between nodes needs a RoCE v2 address with the IPv4 address of its network in it."""
-    forced = dict(member.env).get("NCCL_IB_GID_INDEX", "-1")
-    for hca, port in active(member, facts) if plan.workers else ():
-        if port.link_layer != "Ethernet":
-            continue
-        good = [gid.index for gid in port.gids if gid.kind == "RoCE v2" and _is_ipv4(gid.address)]
-        if not good:
-            found = f"{hca.name} port {port.number} has no RoCE v2 GID of an IPv4 address"
-            remedy = (
-                f"Give the interface of {hca.name} an IPv4 address on {member.name} (`show_gids`, `ip addr`)"
-            )
-            yield Problem("roce-gid", member.name, found, "one", remedy, "warning")
-        elif forced.isdecimal() and int(forced) not in good:
-            found = f"NCCL_IB_GID_INDEX is {forced}, and {hca.name} has RoCE v2 with IPv4 at {good}"
-            remedy = "Leave NCCL_IB_GID_INDEX out: NCCL finds it by itself since 2.21"
-            yield Problem("roce-gid", member.name, found, f"one of {good}", remedy)
-
-
-def _is_ipv4(address: str) -> bool:
-    return address.startswith("0000:0000:0000:0000:0000:ffff:")
-
-
-def gpudirect(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    if not active(member, facts) or not facts.gpus or len(plan.members) < 2:
+def gpudirect(plan: Plan, member: Member, facts: Facts, choice: Choice) -> Iterator[Problem]:
+    if not choice.in_play or not facts.gpus or not plan.workers:
         return
     if not facts.gpudirect:
         yield Problem(
@@ -143,7 +156,7 @@ def gpudirect(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
             f"Run `sudo modprobe nvidia_peermem` on {member.name}, or install the open kernel modules",
             "warning",
         )
-    far = [gpu for gpu, cells in facts.distances.items() if cells and not set(cells.values()) & NEAR]
+    far = [gpu for gpu, cells in facts.distances.items() if cells and not set(cells.values()) & set(NEAR)]
     if far:
         yield Problem(
             "gdr-off",
@@ -155,8 +168,8 @@ def gpudirect(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
         )
 
 
-def acs(_: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
-    if facts.acs_bridges and facts.gpus and active(member, facts):
+def acs(_: Plan, member: Member, facts: Facts, choice: Choice) -> Iterator[Problem]:
+    if facts.acs_bridges and facts.gpus and choice.in_play:
         yield Problem(
             "acs-enabled",
             member.name,
@@ -165,3 +178,6 @@ def acs(_: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
             "Turn ACS off in the BIOS, or with setpci (NCCL user guide: PCI Access Control Services)",
             "warning",
         )
+
+
+OF_ONE_NODE: tuple[Check, ...] = (one_link_layer, in_container, pinned_memory, gids, gpudirect, acs)

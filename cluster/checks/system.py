@@ -86,6 +86,8 @@ def ports(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
                 "a free port",
                 f"`ss -ltnp 'sport = :{port}'` on {member.name} says which; stop it, or set another",
             )
+    if member.role == "head" and plan.gpus > 1 and plan.verify_port in facts.listening:
+        yield verify_port_taken(member.name, plan.verify_port)
     for role, port, key, id_ in wanted:
         ours = facts.container(role)
         if port in facts.listening and not (ours and ours.running and ours.port in ("", str(port))):
@@ -96,6 +98,17 @@ def ports(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:
                 "a free port",
                 f"`ss -ltnp 'sport = :{port}'` on {member.name} says which; stop it, or set {key}",
             )
+
+
+def verify_port_taken(node: str, port: int) -> Problem:
+    """Found before anything is changed, or by `verify` itself."""
+    return Problem(
+        "verify-port-in-use",
+        node,
+        f"port {port} (network.verify_port) is taken by another program",
+        "a free port",
+        f"`ss -ltnp 'sport = :{port}'` on {node} says which; stop it, or set network.verify_port",
+    )
 
 
 def disks(plan: Plan, member: Member, facts: Facts) -> Iterator[Problem]:

@@ -217,7 +217,9 @@ def parse_image(result: Result) -> dict[str, Any]:
         "image_id": found.group(0),
         "image_content": _digest([texts(layers), variables, starts]) if texts(layers) else None,
         "image_env": {
-            name: value for name, _, value in (text.partition("=") for text in variables) if name in TELLING
+            name: value
+            for name, _, value in (text.partition("=") for text in variables)
+            if name in TELLING or name.startswith(("NCCL_", "GLOO_"))
         },
     }
 

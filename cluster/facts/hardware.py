@@ -100,9 +100,10 @@ class Hca:
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface; `speed` in Mb/s."""
+    """A network interface; `speed` in Mb/s, `networks` those of its addresses: 10.0.0.0/24."""
 
     addresses: tuple[str, ...] = ()
     mtu: int | None = None
     up: bool = True
     speed: int | None = None
+    networks: tuple[str, ...] = ()

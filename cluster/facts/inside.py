@@ -17,6 +17,7 @@ from cluster.steps import Argv, Result
 HELP = re.compile(r"^(See|Run) '.*--help'.*$", re.MULTILINE)
 
 
+KEYS = ("python", "ray", "vllm", "nccl")
 # What `timeout` exits with, after SIGTERM and after SIGKILL.
 KILLED = (124, 137)
 
@@ -37,7 +38,7 @@ def parse_inside(result: Result) -> dict[str, Any]:
     """The JSON of on_node/inside.py, or why there is none: an engine's complaint, no Python."""
     for content in json_objects(result.stdout):
         if "python" in content:
-            versions = {key: text_or_none(content.get(key)) for key in ("python", "ray", "vllm")}
+            versions = {key: text_or_none(content.get(key)) for key in KEYS}
             return {"versions": Versions(**versions), "inside": _inside(content)}
     if result.exit_code in KILLED:
         return {"versions_error": f"no answer within {LONGEST} s", "inside_code": result.exit_code}

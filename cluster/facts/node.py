@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from ipaddress import IPv4Interface
 from typing import Any
 
 from cluster.facts.hardware import Interface
@@ -23,6 +25,7 @@ def parse_interfaces(result: Result) -> dict[str, Any]:
     addresses: dict[str, tuple[str, ...]] = {}
     for name, address in re.findall(r"^\d+:\s+([^\s@:]+)\S*\s+inet\s+([\d.]+)", text, re.MULTILINE):
         addresses[name] = (*addresses.get(name, ()), address)
+    networks = _networks(text)
     links = {name: (flags, mtu, mac) for name, flags, mtu, mac in LINK.findall(text)}
     found = {
         name: Interface(
@@ -30,11 +33,22 @@ def parse_interfaces(result: Result) -> dict[str, Any]:
             mtu=int(links[name][1]) if name in links else None,
             up=name not in links or _is_up(links[name][0]),
             speed=_speed(text, name, links[name][2]) if name in links else None,
+            networks=networks.get(name, ()),
         )
         for name in addresses
     }
     route = re.search(r"^default\b.*\bdev (\S+)", text, re.MULTILINE)
     return {"interfaces": found, "default_route": route[1] if route else None}
+
+
+def _networks(text: str) -> dict[str, tuple[str, ...]]:
+    """{interface: the networks of its addresses, each once}."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, address in re.findall(r"^\d+:\s+([^\s@:]+)\S*\s+inet\s+([\d.]+/\d{1,2})\b", text, re.MULTILINE):
+        with suppress(ValueError):
+            network = str(IPv4Interface(address).network)
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), network)))
+    return found
 
 
 def _is_up(flags: str) -> bool:

@@ -43,11 +43,11 @@ def facts() -> tuple[Fact, ...]:
 def parse_hcas(result: Result) -> dict[str, Any]:
     """`path:value` lines below /sys/class/infiniband."""
     files = dict(re.findall(r"^([A-Za-z0-9_.-]+/[\w/.-]+):(.*)$", result.stdout, re.MULTILINE))
-    names = sorted({path.partition("/")[0] for path in files}, key=_natural)
+    names = sorted({path.partition("/")[0] for path in files}, key=natural)
     return {"hcas": tuple(_hca(name, files) for name in names)}
 
 
-def _natural(name: str) -> tuple[str | int, ...]:
+def natural(name: str) -> tuple[str | int, ...]:
     """mlx5_2 before mlx5_10."""
     parts = re.split(r"([0-9]{1,9})", name)
     return tuple(int(part) if index % 2 else part for index, part in enumerate(parts))

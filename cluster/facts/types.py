@@ -44,6 +44,7 @@ class Versions:
     python: str | None = None
     ray: str | None = None
     vllm: str | None = None
+    nccl: str | None = None
 
 
 @dataclass(frozen=True)

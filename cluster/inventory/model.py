@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from cluster.inventory.scalars import (
     Address,
+    Bandwidth,
     ClusterName,
     Count,
     DeviceName,
@@ -25,6 +26,7 @@ from cluster.inventory.scalars import (
     Text,
 )
 
+Require = Literal["any", "socket", "ib", "roce", "gdrdma"]
 HcaChoice = Annotated[Literal["auto", "none"] | tuple[DeviceName, ...], Hcas]
 Env = dict[EnvName, EnvValue]
 
@@ -70,6 +72,13 @@ class Network(Section):
     interface: DeviceName = Field("auto", description="auto: the interface that carries the node's address")
     hcas: HcaChoice = Field("auto", description="auto, none, or names such as [mlx5_0, mlx5_1]")
     nccl_env: Env = Field({}, description="NCCL_* variables for every node")
+    require: Require = Field(
+        "any", description="what the traffic between nodes has to take; `up` stops before it loads the model"
+    )
+    min_bus_bandwidth: Bandwidth | None = Field(
+        None, description="GB/s of bus bandwidth that the all-reduce over all nodes has to reach at its best"
+    )
+    verify_port: Port = Field(29511, description="where the head listens while `verify` measures")
 
 
 class Ray(Section):
@@ -100,6 +109,9 @@ class Serve(Section):
     pipeline_parallel_size: ParallelSize = None
     executor_backend: Literal["ray", "mp"] = "ray"
     ready_timeout: Seconds = Field(3600.0, description="seconds until the model has to have answered")
+    nccl_debug: StrictBool = Field(
+        False, description="keep NCCL's log of the served model, a file a process, for `verify --live`"
+    )
     args: dict[FlagName, Any] = Field({}, description="any vLLM flag as a YAML key")
 
 

@@ -31,6 +31,7 @@ def findings(inventory: Inventory) -> Iterator[Finding]:
     yield from _local(inventory)
     yield from _runtime(inventory)
     yield from _ports(inventory)
+    yield from _network(inventory)
     yield from _environment(inventory)
     yield from _secrets(inventory)
     yield from _vllm_args(inventory)
@@ -100,8 +101,24 @@ def _is_local(inventory: Inventory) -> bool:
 
 
 def _ports(inventory: Inventory) -> Iterator[Finding]:
-    if inventory.ray.port == inventory.serve.port:
-        yield ("serve", "port"), f"{inventory.serve.port} is already ray.port"
+    taken = {inventory.ray.port: "ray.port"}
+    for section, key, port in (
+        ("serve", "port", inventory.serve.port),
+        ("network", "verify_port", inventory.network.verify_port),
+    ):
+        if port in taken:
+            yield (section, key), f"{port} is already {taken[port]}"
+        taken.setdefault(port, f"{section}.{key}")
+
+
+def _network(inventory: Inventory) -> Iterator[Finding]:
+    network = inventory.network
+    without = [node.name for node in inventory.nodes if (node.hcas or network.hcas) == "none"]
+    if network.require in ("ib", "roce", "gdrdma") and without:
+        yield (
+            ("network", "require"),
+            f"{network.require!r} cannot be met with hcas: none ({', '.join(without)})",
+        )
 
 
 def _environment(inventory: Inventory) -> Iterator[Finding]:

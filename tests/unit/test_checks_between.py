@@ -87,12 +87,18 @@ DIFFERENCES: list[tuple[str, str, dict[str, Any], str]] = [
         {"gpus": tuple(gpu(i, driver="570.86.15") for i in (0, 1))},
         "the NVIDIA driver is 570.86.15",
     ),
-    ("hca-differs", "warning", {"hcas": (hca(0),)}, "active HCA ports: 1 (400 Gb/s)"),
+    ("hca-differs", "warning", {"hcas": (hca(0),)}, "HCA ports for NCCL: 1 (400 Gb/s)"),
     (
         "hca-differs",
         "warning",
         {"hcas": (hca(0), hca(1, port(rate=200.0)))},
-        "active HCA ports: 2 (200 Gb/s, 400 Gb/s)",
+        "HCA ports for NCCL: 1 (400 Gb/s)",
+    ),
+    (
+        "hca-differs",
+        "warning",
+        {"hcas": (hca(0, port(rate=200.0)), hca(1, port(rate=200.0)))},
+        "HCA ports for NCCL: 2 (200 Gb/s)",
     ),
 ]
 

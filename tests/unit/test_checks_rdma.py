@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from findings import found, found_inside, hca, is_mended, port, roce_port, told
+from findings import complete, found, found_inside, hca, is_mended, port, roce_port, told
 from samples import plan
 
+from cluster.checks import preflight
 from cluster.facts.hardware import Hca
 
 DOWN = hca(1, port("DOWN"))
@@ -61,7 +62,9 @@ def test_a_port_that_is_down(changes: dict[str, Any], severity: str | None) -> N
     assert of_rdma(problems) == ([("ib-port-down", "gpu-02", severity)] if severity else [])
     for problem in problems:
         if problem.id == "ib-port-down":
-            assert problem.found == "mlx5_1 port 1 is DOWN" and "`ibstat mlx5_1` on gpu-02" in problem.remedy
+            assert "`ibstat mlx5_1` on gpu-02" in problem.remedy
+            cost = ", so no node uses its rail and one port with 400 Gb/s remains" if not changes else ""
+            assert problem.found == f"mlx5_1 port 1 is DOWN{cost}"
 
 
 def test_without_hcas_a_port_that_is_down_is_no_difference_either() -> None:
@@ -93,12 +96,117 @@ def test_of_two_ports_only_the_named_one_counts() -> None:
         ((port(), port(link_layer="")), False),
     ],
 )
-def test_infiniband_and_ethernet_mixed(ports: Any, fires: bool) -> None:
-    problems = found(plan(), hcas=tuple(hca(number, one) for number, one in enumerate(ports)))
+def test_infiniband_and_ethernet_mixed_by_the_user(ports: Any, fires: bool) -> None:
+    """Left to clusterctl, one link layer is chosen, and nothing is mixed."""
+    hcas = tuple(hca(number, one) for number, one in enumerate(ports))
+    assert "ib-mixed-links" not in {problem.id for problem in found(plan(), hcas=hcas)}
+    problems = found(plan(NAMED), hcas=hcas)
     mixed = [problem for problem in problems if problem.id == "ib-mixed-links"]
     assert told(mixed) == ([("ib-mixed-links", "gpu-02", "warning")] if fires else [])
     for problem in mixed:
         assert problem.found == "active HCAs of Ethernet and InfiniBand" and "network.hcas" in problem.remedy
+
+
+def test_infiniband_and_ethernet_mixed_where_nothing_could_be_chosen() -> None:
+    mixed = (hca(0), hca(1, roce_port()))
+    problems = found(plan(), node=0, hcas=())
+    assert told(problems) == [("hca-differs", "gpu-01", "warning")]
+    facts = complete(plan()) | {"gpu-01": replace(complete(plan())["gpu-01"], hcas=())}
+    facts["gpu-02"] = replace(facts["gpu-02"], hcas=mixed)
+    assert told(list(preflight(plan(), facts))) == [
+        ("ib-mixed-links", "gpu-02", "warning"),
+        ("hca-differs", "gpu-01", "warning"),
+    ]
+
+
+# --- ports that are down, and whether anybody misses them -------------------------------------------
+
+
+def down_everywhere(hcas: tuple[Hca, ...], changes: dict[str, Any] | None = None) -> list[Any]:
+    one = plan(changes)
+    return list(preflight(one, complete(one, hcas=hcas)))
+
+
+def test_a_second_port_that_nobody_connected_is_no_news() -> None:
+    dual = (Hca("mlx5_0", (port(), port("DOWN", number=2))), hca(1))
+    assert down_everywhere(dual) == []
+    only_here = found(plan(), node=0, hcas=(Hca("mlx5_0", (port(), port(number=2))), hca(1)))
+    assert told(only_here) == [("hca-differs", "gpu-02", "warning")]
+
+
+def test_a_rail_that_is_down_on_all_nodes_is_news() -> None:
+    problems = down_everywhere((hca(0), DOWN))
+    assert told(problems) == [
+        ("ib-port-down", "gpu-01", "warning"),
+        ("ib-port-down", "gpu-02", "warning"),
+    ]
+    assert problems[0].found == "mlx5_1 port 1 is DOWN, so one port with 400 Gb/s remains"
+
+
+def test_a_second_port_that_another_node_has_connected_is_missed() -> None:
+    dual = Hca("mlx5_0", (port(), port(number=2)))
+    half = Hca("mlx5_0", (port(), port("DOWN", number=2)))
+    facts = complete(plan(), hcas=(dual,))
+    facts["gpu-02"] = replace(facts["gpu-02"], hcas=(half,))
+    problems = list(preflight(plan(), facts))
+    assert ("ib-port-down", "gpu-02", "warning") in told(problems)
+
+
+def test_an_ethernet_port_that_is_down_beside_infiniband_is_no_news() -> None:
+    assert down_everywhere((hca(0), hca(1), hca(2, replace(roce_port(), state="DOWN")))) == []
+
+
+def test_on_one_node_nothing_is_missed() -> None:
+    alone = plan({"nodes": [{"name": "gpu-01", "address": "10.0.0.11", "gpus": 2}]})
+    assert found(alone, node=0, hcas=(hca(0), DOWN)) == []
+
+
+# --- HCAs that not all nodes have -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("require", ["any", "socket"])
+def test_a_node_without_hcas(require: str) -> None:
+    (problem,) = found(plan({"network.require": require}), hcas=())
+    assert told([problem]) == [("hca-differs", "gpu-02", "warning")]
+    assert problem.found.startswith("no active InfiniBand port, so no HCAs are chosen")
+    assert problem.expected == "what gpu-01 has" and "network.hcas to none" in problem.remedy
+
+
+@pytest.mark.parametrize("require", ["ib", "gdrdma"])
+def test_a_node_without_the_hcas_that_are_required(require: str) -> None:
+    (problem,) = found(plan({"network.require": require}), hcas=())
+    assert told([problem]) == [("rdma-missing", "gpu-02", "error")]
+    assert problem.found == "no active InfiniBand port" and is_mended(problem)
+    assert problem.expected == f"HCAs, as network.require is {require}"
+
+
+@pytest.mark.parametrize(("require", "errors"), [("any", 0), ("ib", 0), ("gdrdma", 0), ("roce", 2)])
+def test_infiniband_alone_is_no_roce(require: str, errors: int) -> None:
+    problems = found(plan({"network.require": require}))
+    assert told(problems) == [("rdma-missing", f"gpu-0{n}", "error") for n in range(1, errors + 1)]
+
+
+@pytest.mark.parametrize(("require", "fires"), [("any", False), ("ib", True)])
+def test_hcas_that_the_user_turned_off(require: str, fires: bool) -> None:
+    problems = found(plan({"env.NCCL_IB_DISABLE": "1", "network.require": require}))
+    nodes = ("gpu-01", "gpu-02") if fires else ()
+    assert told(problems) == [("rdma-missing", node, "error") for node in nodes]
+    for problem in problems:
+        assert problem.found == "no HCAs, set in the inventory (env or network.nccl_env)"
+
+
+def test_hcas_that_the_user_turned_off_on_one_node() -> None:
+    problems = found(plan({"nodes.0.hcas": "none"}))
+    assert told(problems) == [("hca-differs", "gpu-01", "warning")]
+
+
+def test_rails_that_cannot_be_matched() -> None:
+    others = tuple(Hca(f"rocep{n}s0", (port(),)) for n in range(3))
+    problems = [problem for problem in found(plan(), hcas=others, distances={}) if problem.id == "hca-rails"]
+    assert told(problems) == [("hca-rails", "gpu-01", "warning")]
+    assert problems[0].found.endswith("gpu-01 has 2, gpu-02 has 3") and is_mended(problems[0])
+    as_many = found(plan(), hcas=others[:2], distances={})
+    assert as_many == []
 
 
 # --- no RDMA at all ---------------------------------------------------------------------------------
@@ -165,6 +273,20 @@ def test_gids(forced: str | None, port_: Any, severity: str | None) -> None:
     problems = [p for p in found(plan(changes), hcas=(hca(0, port_),)) if p.id == "roce-gid"]
     assert told(problems) == ([("roce-gid", "gpu-02", severity)] if severity else [])
     assert all(map(is_mended, problems))
+
+
+def gids_told(hcas: tuple[Hca, ...]) -> list[tuple[str, str]]:
+    """(node, what was found) where all nodes have these HCAs."""
+    problems = preflight(plan(), complete(plan(), hcas=hcas, distances={}))
+    return [(problem.node, problem.found) for problem in problems if problem.id == "roce-gid"]
+
+
+def test_a_port_that_is_left_out_for_want_of_a_gid_is_missed_if_it_is_no_slower() -> None:
+    bare = port(link_layer="Ethernet")
+    missed = "mlx5_1 port 1 has no RoCE v2 GID of an IPv4 address"
+    assert gids_told((hca(0, roce_port()), hca(1, bare))) == [("gpu-01", missed), ("gpu-02", missed)]
+    assert gids_told((hca(0, roce_port()), hca(1, replace(bare, rate=25.0)))) == []
+    assert gids_told((hca(0), hca(1, bare))) == []
 
 
 def test_a_gid_index_that_is_forced_matters_to_no_infiniband() -> None:
