@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
@@ -13,10 +13,10 @@ from tenacity import sleep_using_event as sleeping_on
 from tenacity.stop import stop_after_delay, stop_when_event_set
 
 from cluster.connection import Connection
-from cluster.errors import ConnectionLost, Interrupted, PhaseError
+from cluster.errors import ConnectionLost, Interrupted, JudgedError, PhaseError
 from cluster.log_lines import excerpt
 from cluster.parallel import wait_for
-from cluster.steps import Argv, Phase, Put, Result, Run, Step, Wait
+from cluster.steps import Argv, Judgement, Outcome, Phase, Put, Result, Run, Step, Wait
 
 EVIDENCE_TIMEOUT = 20.0
 FIRST_POLL = 0.1
@@ -60,7 +60,15 @@ class PhaseDone:
     own: float
 
 
-Event = PhaseStarted | StepStarted | StepWaiting | StepDone | PhaseDone
+@dataclass(frozen=True)
+class PhaseJudged:
+    """What the answers of all nodes mean together."""
+
+    phase: Phase
+    judgement: Judgement
+
+
+Event = PhaseStarted | StepStarted | StepWaiting | StepDone | PhaseJudged | PhaseDone
 OnEvent = Callable[[Event], None]
 
 
@@ -92,8 +100,8 @@ def apply(
     """Carry out all phases; the answer is the last step's result.
 
     `total` is the number of nodes of the cluster and `remedy` what to do after a failure, for the message.
-    Raises PhaseError with a reason per node, and Interrupted on Ctrl-C: the waits end, and what still
-    talks to a node ends when the fleet closes its lines.
+    Raises PhaseError with a reason per node, JudgedError where a phase's judge finds errors, and Interrupted
+    on Ctrl-C: the waits end, and what still talks to a node ends when the fleet closes its lines.
     """
     stop = threading.Event()
     running: dict[str, None] = {}
@@ -130,6 +138,13 @@ def _carry_out(
         node: executor.submit(work.do, tuple(step for step in phase.steps if step.node == node))
         for node in phase.nodes
     }
+    if phase.judge is not None:
+        wait_for(futures.values(), ALL_COMPLETED)
+        judgement = phase.judge({node: _outcome(future) for node, future in futures.items()})
+        work.on_event(PhaseJudged(phase, judgement))
+        if judgement.verdict.errors:
+            raise JudgedError(phase.title, judgement.verdict.errors, total, remedy)
+        return None
     wait_for(futures.values(), FIRST_EXCEPTION)
     if any(_failure(future) for future in futures.values()):
         # The others' waits are in vain now. Their runs end by themselves, or with their lines.
@@ -140,6 +155,10 @@ def _carry_out(
         raise PhaseError(phase.title, reasons, total, remedy)
     results = [future.result() for future in futures.values()]
     return results[-1] if results else None
+
+
+def _outcome(future: Future[Result | None]) -> Outcome:
+    return str(error) if (error := _failure(future)) else future.result() or Result(0, "", "")
 
 
 def _failure(future: Future[Result | None]) -> Exception | None:
@@ -162,20 +181,20 @@ class _Work:
         running: dict[str, None],
     ) -> None:
         self.clock, self.stop, self._running = _Clock(), stop, running
-        self._connections, self._on_event = connections, on_event
+        self._connections, self.on_event = connections, on_event
 
     def do(self, steps: tuple[Step, ...]) -> Result | None:
         """The steps of one node, in order. Raises _Failed or ConnectionLost at the first that fails."""
         result = None
         for step in steps:
-            self._on_event(StepStarted(step))
+            self.on_event(StepStarted(step))
             started = time.monotonic()
             if isinstance(step, Run) and step.starts:
                 self._running[f"{step.starts} on {step.node}"] = None
             result = self._step(step)
             seconds = time.monotonic() - started
             self.clock.add(step.node, seconds)
-            self._on_event(StepDone(step, seconds))
+            self.on_event(StepDone(step, seconds))
         return result
 
     def _step(self, step: Step) -> Result | None:
@@ -205,7 +224,7 @@ class _Work:
 
         def report(state: RetryCallState) -> None:
             reason = str(state.outcome.result()) if state.outcome else ""
-            self._on_event(StepWaiting(step, reason, time.monotonic() - started))
+            self.on_event(StepWaiting(step, reason, time.monotonic() - started))
 
         def give_up(state: RetryCallState) -> None:
             # When another node's failure ended the wait, only what was overdue too is worth a word.

@@ -13,7 +13,9 @@ from cluster import __version__
 from cluster.cli_doctor import doctor
 from cluster.cli_fit import fit
 from cluster.cli_lab import lab
+from cluster.cli_nccl import nccl
 from cluster.cli_options import IGNORE, INVENTORY, JSON, NODE
+from cluster.cli_verify import verify
 from cluster.errors import EXIT_BUG, EXIT_DONE, EXIT_USAGE, ClusterctlError, Interrupted
 
 EXIT_CODES = """\b
@@ -156,7 +158,7 @@ def check_inventory(inventory: Path) -> int:
     return check(inventory)
 
 
-for command in (fit, doctor, lab):
+for command in (fit, doctor, lab, nccl, verify):
     cli.add_command(command)
 
 

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import Problem, indent
+from cluster.errors import Problem, Verdict, indent
 from cluster.steps import Phase, Run, Step, Wait
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+
+
+PROBLEM_STYLES = {"error": "bold red", "warning": "yellow", "ignored": "dim"}
 
 
 def say(text: str) -> None:
@@ -55,6 +58,34 @@ def table(
     for row in rows:
         drawn.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
     rich_console(wide=not sys.stdout.isatty()).print(drawn)
+
+
+def problems(verdict: Verdict, errors: bool = True) -> None:
+    """Every problem of a verdict; `errors` False leaves those out that an exception is about to say."""
+    for word, found in (
+        ("error", verdict.errors if errors else ()),
+        ("warning", verdict.warnings),
+        ("ignored", verdict.ignored),
+    ):
+        for one in found:
+            problem(word, one, PROBLEM_STYLES)
+
+
+def emit_problems(verdict: Verdict) -> None:
+    """The same for programs, an object each."""
+    for event, found in (
+        ("error", verdict.errors),
+        ("warning", verdict.warnings),
+        ("ignored", verdict.ignored),
+    ):
+        for one in found:
+            emit({"event": event, **problem_json(one)})
+
+
+def problem_json(found: Problem) -> dict[str, str]:
+    """A problem for programs."""
+    keys = ("id", "severity", "node", "found", "expected", "remedy")
+    return {key: getattr(found, key) for key in keys}
 
 
 def problem(word: str, found: Problem, styles: Mapping[str, str]) -> None:

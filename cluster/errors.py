@@ -8,6 +8,7 @@ ClusterctlError
 ├── LabError          5  this machine cannot carry the lab
 ├── LockHeldError     6  another operator is at work: nothing was changed
 ├── PhaseError        7  a phase failed: the cluster may be partly changed
+│   └── JudgedError   7  every step was carried out, and what the nodes answered does not do
 └── Interrupted     130  Ctrl-C
 
 ConnectionLost is the border between paramiko and the rest: whoever catches it
@@ -99,6 +100,15 @@ class Problem:
         return f"{self.node}  {self.what} [{self.id}]\n{self.remedy}"
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Problems sorted by what follows from them; `ignored` were asked for by id."""
+
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    ignored: tuple[Problem, ...] = ()
+
+
 class PreflightError(ClusterctlError):
     """Every node answered, and at least one cannot do the job; `problems` are all of them."""
 
@@ -143,6 +153,25 @@ class PhaseError(ClusterctlError):
     def because(self, cause: str) -> PhaseError:
         """The same failure, with its cause."""
         return PhaseError(self.phase, self.reasons, self.total, self.remedy, cause)
+
+
+class JudgedError(PhaseError):
+    """Every step of a phase was carried out, and what the nodes answered together does not do.
+
+    `problems` are the errors among what was found.
+    """
+
+    def __init__(self, phase: str, problems: Sequence[Problem], total: int, remedy: str) -> None:
+        self.problems = tuple(problems)
+        super().__init__(phase, _by_node(self.problems), total, remedy)
+
+
+def _by_node(problems: Sequence[Problem]) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    for problem in problems:
+        text = f"{problem.what} [{problem.id}]\n{problem.remedy}"
+        reasons[problem.node] = f"{reasons[problem.node]}\n{text}" if problem.node in reasons else text
+    return reasons
 
 
 class Interrupted(ClusterctlError):

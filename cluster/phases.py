@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from functools import partial
 
+from cluster import network_file
 from cluster.argv import docker
+from cluster.argv.node_script import script
 from cluster.facts import IGNORED, Container, Facts, RayNode
 from cluster.facts.service import parse_ray_nodes
 from cluster.inventory.secrets import Secrets
 from cluster.join import why_not_joined, why_not_ready
 from cluster.plan import Member, Plan
+from cluster.proof import arrived, collectives, served
 from cluster.render import node_files, secrets_file
 from cluster.standing import SECRETS, Standing, sha256, standing
 from cluster.steps import Argv, Phase, Put, Result, Run, Wait
@@ -21,20 +25,48 @@ LAST_LINES = "400"
 READY_POLL = 3.0  # asking Ray each time costs 0.6 s of a core on the head
 
 
-def up(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = ()) -> tuple[Phase, ...]:
+def up(
+    plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = (), ignore: tuple[str, ...] = ()
+) -> tuple[Phase, ...]:
     """What has to be done, in order, so that the model answers; what is already so is left out."""
     now = standing(plan, facts, secrets)
     phases = (
         Phase("Get the image", _get_image(plan, facts)),
         Phase("Remove what is outdated", _remove(plan, now.outdated)),
-        Phase("Write start scripts", _write(plan, facts, secrets)),
+        Phase("Write start scripts", (*_write(plan, facts, secrets), *network_file.write(plan, facts, now))),
         Phase("Start Ray head", _start_ray_head(plan, now)),
         Phase("Start Ray workers", _start_ray_workers(plan, now)),
         Phase("Wait for every node and GPU to join", _join(plan, now)),
+        Phase(
+            "Read what arrived at Ray", _attest_ray(plan, now), partial(arrived.judge, plan, facts, ignore)
+        ),
+        Phase("Prove the network", _prove(plan, now), partial(collectives.judge, plan, facts, ignore)),
         Phase("Start vLLM", _start_vllm(plan, now)),
         Phase("Wait for a completion", _ready(plan, now)),
+        Phase(
+            "Read what arrived at vLLM",
+            _attest(plan, now),
+            partial(served.judge_started, plan, facts, ignore),
+        ),
     )
     return tuple(phase for phase in phases if phase.steps)
+
+
+def verify(plan: Plan, facts: Mapping[str, Facts], ignore: tuple[str, ...]) -> tuple[Phase, ...]:
+    """The proof alone, on a cluster whose Ray is up."""
+    phases = (
+        Phase("Read what arrived", _attest_running(plan, facts), partial(arrived.judge, plan, facts, ignore)),
+        Phase("Prove the network", collectives.steps(plan), partial(collectives.judge, plan, facts, ignore)),
+    )
+    return tuple(phase for phase in phases if phase.steps)
+
+
+def live(plan: Plan, facts: Mapping[str, Facts], ignore: tuple[str, ...]) -> tuple[Phase, ...]:
+    """What the served model really runs with. NCCL makes its channels at the first collective: ask first."""
+    return (
+        Phase("Have the model answer", (Run(plan.head.name, script(plan.head, "ask")),)),
+        Phase("Read what arrived", arrived.steps(plan), partial(served.judge, plan, facts, ignore)),
+    )
 
 
 def note_ignored(plan: Plan, facts: Mapping[str, Facts], ignored: tuple[str, ...]) -> tuple[Phase, ...]:
@@ -125,6 +157,30 @@ def _start_vllm(plan: Plan, now: Standing) -> tuple[Run, ...]:
     return tuple(_start(member, "serve") for member in plan.servers if member.name not in now.serving)
 
 
+def _prove(plan: Plan, now: Standing) -> tuple[Run, ...]:
+    """Before half an hour of loading weights; a model that serves is not disturbed."""
+    return () if len(now.serving) == len(plan.servers) else collectives.steps(plan)
+
+
+def _attest_ray(plan: Plan, now: Standing) -> tuple[Run, ...]:
+    """Beside a server that is loading, what is read at the end tells the same."""
+    return _attest(plan, now) if plan.uses_ray and not now.serving else ()
+
+
+def _attest_running(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Run, ...]:
+    """With the executor backend mp there is nothing to read before vLLM runs."""
+    return arrived.steps(plan) if all(_main_runs(plan, facts[m.name]) for m in plan.members) else ()
+
+
+def _main_runs(plan: Plan, facts: Facts) -> bool:
+    container = facts.container("ray" if plan.uses_ray else "serve")
+    return container is not None and container.running
+
+
+def _attest(plan: Plan, now: Standing) -> tuple[Run, ...]:
+    return () if now.answered else arrived.steps(plan)
+
+
 def _ready(plan: Plan, now: Standing) -> tuple[Wait, ...]:
     if now.answered:
         return ()
@@ -183,11 +239,6 @@ def _start(member: Member, role: str) -> Run:
         evidence=script(member, "logs", role, "--tail", LAST_LINES),
         starts="Ray" if role == "ray" else "vLLM",
     )
-
-
-def script(member: Member, *words: str) -> Argv:
-    """The node's own run_cluster.sh: the one way in which anything is started or asked."""
-    return ("sh", f"{member.folder}/run_cluster.sh", *words)
 
 
 # --- taking down ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 
 from cluster import __version__
-from cluster.argv import docker, ray, vllm
+from cluster.argv import collectives, docker, ray, vllm
 from cluster.on_node import PROCESS_ENGINE, plugin_files, program
 from cluster.plan import Member, Plan
 from cluster.steps import Argv, Secret
@@ -26,9 +26,15 @@ SEARCH_PATHS = (HERE / "templates", HERE.parent / "templates")
 # variable that is unset there would take the head's (vllm/ray/ray_env.py; sparkrun#135).
 NOT_CARRIED_OVER = (
     "GLOO_SOCKET_IFNAME",
+    "NCCL_DEBUG_FILE",
+    "NCCL_HOSTID",
+    "NCCL_IB_DISABLE",
+    "NCCL_IB_GID_INDEX",
     "NCCL_IB_HCA",
     "NCCL_SOCKET_IFNAME",
+    "NCCL_TOPO_FILE",
     "TP_SOCKET_IFNAME",
+    "UCX_NET_DEVICES",
     "VLLM_HOST_IP",
 )
 
@@ -52,7 +58,14 @@ class Digests:
 
 def node_files(plan: Plan, member: Member) -> tuple[File, ...]:
     """All files of one node, `run_cluster.sh` first. Secrets are not among them."""
-    programs = ("ray_nodes.py", "completion.py", *(PROCESS_ENGINE if _is_process(plan) else ()))
+    programs = (
+        "ray_nodes.py",
+        "completion.py",
+        "collectives.py",
+        "collectives_rank.py",
+        "environments.py",
+        *(PROCESS_ENGINE if _is_process(plan) else ()),
+    )
     return (
         File("run_cluster.sh", _script(plan, member), 0o755),
         File("env", _env_file(member)),
@@ -89,7 +102,8 @@ def secrets_file(secrets: Iterable[tuple[str, Secret]]) -> Secret:
 
 
 def _script(plan: Plan, member: Member) -> str:
-    return _render("run_cluster.sh.j2", plan, member, digests=digests(plan, member))
+    question = collectives.arguments(plan, member)
+    return _render("run_cluster.sh.j2", plan, member, digests=digests(plan, member), question=question)
 
 
 def _ray_script(plan: Plan, member: Member) -> str:

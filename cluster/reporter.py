@@ -5,9 +5,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from cluster.apply import Event, PhaseDone, PhaseStarted, StepDone, StepStarted, StepWaiting
-from cluster.console import emit, rich_console, say, step_json
-from cluster.steps import Step
+from cluster.apply import (
+    Event,
+    PhaseDone,
+    PhaseJudged,
+    PhaseStarted,
+    StepDone,
+    StepStarted,
+    StepWaiting,
+)
+from cluster.console import emit, emit_problems, problems, rich_console, say, step_json, table
+from cluster.steps import Judgement, Step
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -40,6 +48,8 @@ class PlainReporter(Reporter):
             elif isinstance(event, StepWaiting) and self._said.get(event.step.node) != event.why:
                 self._said[event.step.node] = event.why
                 say(f"      {event.step.node}: {event.why} ({event.seconds:.0f} s)")
+            elif isinstance(event, PhaseJudged):
+                _show(event.judgement)
             elif isinstance(event, PhaseDone):
                 say(f"      done in {event.seconds:.1f} s")
 
@@ -53,6 +63,8 @@ class JsonReporter(Reporter):
     def __call__(self, event: Event) -> None:
         with self._lock:
             emit(event_json(event))
+            if isinstance(event, PhaseJudged):
+                emit_problems(event.judgement.verdict)
 
 
 def event_json(event: Event) -> dict[str, Any]:
@@ -63,6 +75,8 @@ def event_json(event: Event) -> dict[str, Any]:
     if isinstance(event, PhaseDone):
         times = {"seconds": round(event.seconds, 3), "own_seconds": round(event.own, 3)}
         return {"event": "phase_done", "phase": event.phase.title, **times}
+    if isinstance(event, PhaseJudged):
+        return {"event": "judged", "phase": event.phase.title, **event.judgement.content}
     if isinstance(event, StepWaiting):
         return {
             "event": "waiting",
@@ -109,6 +123,9 @@ class LiveReporter(Reporter):
                 self._show(event.step.node, _verb(event.step))
             elif isinstance(event, StepWaiting):
                 self._show(event.step.node, event.why)
+            elif isinstance(event, PhaseJudged):
+                self._clear()
+                _show(event.judgement)  # rich redirects what is printed above its live lines
             elif isinstance(event, PhaseDone):
                 self._clear()
                 self._progress.print(f"    [green]✓[/green] {event.seconds:.1f} s", highlight=False)
@@ -122,6 +139,16 @@ class LiveReporter(Reporter):
         for task in self._tasks.values():
             self._progress.remove_task(task)
         self._tasks.clear()
+
+
+def _show(judgement: Judgement) -> None:
+    """What was found, but for the errors: the exception that they end in says them."""
+    for columns, rows in judgement.tables:
+        table(columns, rows)
+        say("")
+    for line in judgement.lines:
+        say(line)
+    problems(judgement.verdict, errors=False)
 
 
 def _verb(step: Step) -> str:

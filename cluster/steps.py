@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.errors import Verdict
 
 Argv = tuple[str, ...]
 
@@ -95,12 +98,36 @@ class Wait:
 Step = Run | Put | Wait
 
 
+# What a node's last step answered, or why it failed there.
+Outcome = Result | str
+Row = Sequence[str]
+NOTHING_FOUND = Verdict()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the outcomes of all nodes mean together.
+
+    For people `lines` and `tables`, each (columns, rows); for programs `content`.
+    """
+
+    verdict: Verdict = NOTHING_FOUND
+    lines: tuple[str, ...] = ()
+    tables: tuple[tuple[Row, Sequence[Row]], ...] = ()
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Phase:
-    """A titled group of steps; different nodes at once, the steps of one node in order."""
+    """A titled group of steps; different nodes at once, the steps of one node in order.
+
+    With `judge` a step that fails does not end the phase: all nodes are heard, {node: outcome}, and the
+    errors in its judgement do.
+    """
 
     title: str
     steps: tuple[Step, ...]
+    judge: Callable[[Mapping[str, Outcome]], Judgement] | None = None
 
     @property
     def nodes(self) -> tuple[str, ...]:

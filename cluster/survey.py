@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cluster import network
-from cluster.checks import Verdict, judge, preflight
+from cluster.checks import judge, preflight
 from cluster.checks.reach import unreachable
 from cluster.connection import Connection
+from cluster.errors import Verdict
 from cluster.facts import Facts, facts_of, without_hashes
 from cluster.fleet import Fleet
 from cluster.gather import gather_tolerantly

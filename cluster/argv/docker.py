@@ -46,6 +46,18 @@ def serve_options(plan: Plan, member: Member) -> Argv:
     )
 
 
+def verify_options(plan: Plan, member: Member) -> Argv:
+    """Options of `run` for a container that measures where there is no Ray's, and that is then gone."""
+    labels = (("cluster", plan.cluster), ("node", member.name), ("role", "probe"))
+    return (
+        "--rm",
+        *(word for key, value in labels for word in ("--label", f"{LABEL}{key}={value}")),
+        *("--network", "host"),
+        *("--entrypoint", "sh"),
+        *_own_container(plan, member),
+    )
+
+
 def _identity(plan: Plan, member: Member, role: str) -> Argv:
     port = plan.ray.port if role == "ray" else plan.serve.port
     labels = (("cluster", plan.cluster), ("node", member.name), ("role", role), ("port", str(port)))

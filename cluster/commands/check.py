@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cluster import console, fleet
-from cluster.checks import Verdict
 from cluster.checks.ids import IDS, unknown
 from cluster.doctor.redact import redacted
-from cluster.errors import EXIT_DONE, ConnectError, PreflightError, Problem, UsageError, count
+from cluster.errors import EXIT_DONE, ConnectError, PreflightError, UsageError, Verdict, count
 from cluster.facts import Facts, summary
 from cluster.inventory import load
 from cluster.network import columns_and_rows
 from cluster.plan import Plan, make_plan
 from cluster.standing import SECRETS
 from cluster.survey import Survey, survey
-
-STYLES = {"error": "bold red", "warning": "yellow", "ignored": "dim"}
 
 
 def check(file: Path, quick: bool, ignore: tuple[str, ...], as_json: bool) -> int:
@@ -62,8 +59,8 @@ def to_json(found: Survey, verdict: Verdict) -> dict[str, Any]:
     content: dict[str, Any] = to_jsonable_python(
         {
             "ok": not verdict.errors,
-            "problems": [problem_json(p) for p in (*verdict.errors, *verdict.warnings)],
-            "ignored": [problem_json(p) for p in verdict.ignored],
+            "problems": [console.problem_json(p) for p in (*verdict.errors, *verdict.warnings)],
+            "ignored": [console.problem_json(p) for p in verdict.ignored],
             "unreachable": dict(found.unreachable),
             "network": found.matrix,
             "facts": {name: _without_secrets(fact) for name, fact in found.facts.items()},
@@ -77,25 +74,13 @@ def _without_secrets(facts: Facts) -> Facts:
     return replace(facts, files=files, last_words=redacted(facts.last_words))
 
 
-def problem_json(problem: Problem) -> dict[str, str]:
-    """A problem for programs."""
-    keys = ("id", "severity", "node", "found", "expected", "remedy")
-    return {key: getattr(problem, key) for key in keys}
-
-
 def _show(plan: Plan, found: Survey, verdict: Verdict) -> None:
     console.table(*summary.columns_and_rows(plan, found.facts))
     if found.matrix is not None and found.matrix.links:
         console.say("")
         console.table(*columns_and_rows(found.matrix))
     console.say("")
-    for word, problems in (
-        ("error", verdict.errors),
-        ("warning", verdict.warnings),
-        ("ignored", verdict.ignored),
-    ):
-        for problem in problems:
-            console.problem(word, problem, STYLES)
+    console.problems(verdict)
     console.say(_summary(found, verdict))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster import console, fleet
+from cluster.argv.node_script import script
 from cluster.commands.choose import chosen, narrowed
 from cluster.errors import EXIT_DONE, EXIT_NO, ConnectionLost
 from cluster.inventory import load
 from cluster.parallel import on_all
-from cluster.phases import script
 from cluster.plan import make_plan
 from cluster.steps import Argv, Result
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import console, fleet, log_lines
+from cluster.argv.node_script import script
 from cluster.commands.choose import chosen, narrowed
 from cluster.connection import Connection
 from cluster.errors import (
@@ -20,7 +21,6 @@ from cluster.errors import (
 from cluster.inventory import load
 from cluster.log_lines import LogLine, merge, read_lines
 from cluster.parallel import on_all
-from cluster.phases import script
 from cluster.plan import Member, Plan, make_plan
 from cluster.steps import Argv, Result
 

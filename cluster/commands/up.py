@@ -8,12 +8,11 @@ from time import monotonic
 
 from cluster import console, fleet, phases
 from cluster.apply import Event, OnEvent, PhaseDone, apply
-from cluster.checks import Verdict
 from cluster.collect import explain
-from cluster.commands.check import STYLES, known_ids, problem_json
+from cluster.commands.check import known_ids
 from cluster.doctor.finding import finding_json, without_secrets
 from cluster.doctor.report import first_cause
-from cluster.errors import EXIT_DONE, PhaseError, PreflightError
+from cluster.errors import EXIT_DONE, JudgedError, PhaseError, PreflightError, Verdict
 from cluster.facts import Facts
 from cluster.facts.service import parse_answer
 from cluster.gather import gather
@@ -37,7 +36,7 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
     plan = make_plan(inventory)
     with fleet.connect(inventory) as lines:
         facts = gather(plan, lines.connections)
-        todo = phases.up(plan, facts, secrets)
+        todo = phases.up(plan, facts, secrets, ignore)
         if not todo:
             _nothing_to_do(plan, as_json)
             return EXIT_DONE
@@ -53,6 +52,8 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
         try:
             with reporter(as_json) as report:
                 last = apply(todo, lines.connections, len(plan.members), own.then(report), REMEDY)
+        except JudgedError:
+            raise
         except PhaseError as error:
             raise _explained(error, plan, lines, secrets, as_json) from error
     _serving(plan, last, monotonic() - started, own, as_json)
@@ -62,16 +63,11 @@ def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int
 def _judge(verdict: Verdict, as_json: bool) -> None:
     """Errors stop it before anything is changed; the rest is said."""
     if as_json:
-        for problem in verdict.errors:
-            console.emit({"event": "error", **problem_json(problem)})
+        console.emit_problems(verdict)
     if verdict.errors:
         raise PreflightError(verdict.errors)
-    for word, problems in (("warning", verdict.warnings), ("ignored", verdict.ignored)):
-        for problem in problems:
-            if as_json:
-                console.emit({"event": word, **problem_json(problem)})
-            else:
-                console.problem(word, problem, STYLES)
+    if not as_json:
+        console.problems(verdict)
 
 
 def _predict(plan: Plan, facts: Mapping[str, Facts], as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """The programs that clusterctl puts on nodes as files: nothing but the standard library, one file each.
-Only the engine "process" is several, which import each other by relative names.
+Only the engine "process" is several, which import each other by relative names; and collectives.py starts
+collectives_rank.py, which needs the torch that is there.
 
 They run on the node (in its container, or beside it with the "process" engine), where clusterctl is not
 installed and Python may be as old as 3.9. On the operator's side they are text; this module hands it out.

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from proofs import environments, measured, said
 from samples import sha256
 
 from cluster.errors import ConnectionLost
-from cluster.inventory import Inventory, Node
+from cluster.inventory import Inventory, Node, load
+from cluster.plan import Plan, make_plan
 from cluster.steps import Argv, Result
 
 Answer = Callable[[Argv], Result | None]
@@ -103,6 +105,8 @@ class FakeNode:
             return self._start(verb)
         if verb == "logs":
             return Result(0, self.logs.get(rest[0], ""), "")
+        if verb in ("verify", "attest"):
+            return self._prove(verb)
         if verb == "exec":
             return Result(0, f"{self.name} {shlex.join(rest)}\n", "")
         return self._nodes() if verb == "nodes" else self._ask()
@@ -134,6 +138,16 @@ class FakeNode:
         joined = [node for node in self.fleet.nodes.values() if f"ray-{node.name}" in node.containers]
         found = [{"address": n.address, "name": n.name, "alive": True, "gpus": n.gpus} for n in joined]
         return Result(0, json.dumps({"nodes": found}) + "\n", "")
+
+    def _prove(self, verb: str) -> Result:
+        """All is as planned, and NCCL talks over sockets."""
+        plan = self.fleet.plan
+        if plan.uses_ray and f"ray-{self.name}" not in self.containers:
+            return Result(3, "", "clusterctl-demo-ray is not running: no such container\n")
+        if verb == "verify":
+            return said(measured(plan, plan.member(self.name)))
+        serves = any(f"serve-{node.name}" in node.containers for node in self.fleet.nodes.values())
+        return said(environments(plan, plan.member(self.name), serves))
 
     def _ask(self) -> Result:
         if f"serve-{self.name}" not in self.containers:
@@ -190,6 +204,11 @@ class FakeFleet:
     closed: list[str] = field(default_factory=list)
     facts: dict[str, dict[str, Result]] = field(default_factory=dict)
     links: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """Of the inventory as it stands."""
+        return make_plan(load(self.file))
 
     def write(self, text: str) -> None:
         """Write the inventory; nodes that are new in it come into being."""

@@ -20,12 +20,15 @@ def test_fresh(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
     outcome = clusterctl("up")
     assert (outcome.code, outcome.err) == (0, "")
     assert [line for line in outcome.lines if line.startswith("[")] == [
-        "[1/6] Write start scripts (gpu-01, gpu-02)",
-        "[2/6] Start Ray head (gpu-01)",
-        "[3/6] Start Ray workers (gpu-02)",
-        "[4/6] Wait for every node and GPU to join (gpu-02)",
-        "[5/6] Start vLLM (gpu-01)",
-        "[6/6] Wait for a completion (gpu-01)",
+        "[1/9] Write start scripts (gpu-01, gpu-02)",
+        "[2/9] Start Ray head (gpu-01)",
+        "[3/9] Start Ray workers (gpu-02)",
+        "[4/9] Wait for every node and GPU to join (gpu-02)",
+        "[5/9] Read what arrived at Ray (gpu-01, gpu-02)",
+        "[6/9] Prove the network (gpu-01, gpu-02)",
+        "[7/9] Start vLLM (gpu-01)",
+        "[8/9] Wait for a completion (gpu-01)",
+        "[9/9] Read what arrived at vLLM (gpu-01, gpu-02)",
     ]
     assert outcome.lines[-2].startswith("llama is serving on http://10.0.0.11:8000/v1 after ")
     assert outcome.lines[-1] == "it answered: Paris."
@@ -88,16 +91,16 @@ def test_json_is_one_event_a_line(clusterctl: Clusterctl) -> None:
         if kind in keys:
             assert set(event) == keys[kind]
         else:
-            assert kind in ("step_started", "step_done", "waiting")
-            assert {"node", "step"} <= set(event)
-    assert [event["event"] for event in events].count("phase_done") == 6
+            assert kind in ("step_started", "step_done", "waiting", "judged")
+            assert {"node", "step"} <= set(event) or (kind == "judged" and event["phase"])
+    assert [event["event"] for event in events].count("phase_done") == 9
     assert events[-1]["event"] == "serving"
     assert (events[-1]["model"], events[-1]["answer"]) == ("llama", " Paris.")
 
 
 def test_a_dry_run_in_json(clusterctl: Clusterctl) -> None:
     events = clusterctl("up", "--dry-run", "--json").events
-    assert [event["event"] for event in events] == ["phase"] * 6
+    assert [event["event"] for event in events] == ["phase"] * 9
     assert events[1]["steps"][0] == {
         "node": "gpu-01",
         "step": "run",

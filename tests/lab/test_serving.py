@@ -18,6 +18,23 @@ SKIP = reason_to_skip(engine=True, serves=True)
 pytestmark = pytest.mark.skipif(bool(SKIP), reason=SKIP or "never")
 
 QUESTION = "What is the capital of France?"
+# Whether each of some texts stands anywhere in what a process may write to.
+SEARCH_MEMORY = """
+import sys
+pid, *texts = sys.argv[1:]
+found = dict.fromkeys(texts, False)
+with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as memory:
+    for addresses, mode, *_ in map(str.split, maps):
+        first, last = (int(address, 16) for address in addresses.split("-"))
+        if mode.startswith("rw") and last - first < 1 << 30:
+            try:
+                memory.seek(first)
+                block = memory.read(last - first)
+            except OSError:
+                continue
+            found = {text: known or text.encode() in block for text, known in found.items()}
+print(*found.values())
+"""
 
 
 def bring_up(file: Path) -> list[dict[str, Any]]:
@@ -93,7 +110,7 @@ def test_up_answers_and_down_leaves_nothing(
     nodes: int, gpus: int, sizes: tuple[int, int], tmp_path: Path
 ) -> None:
     with running_lab("s", nodes, gpus) as lab:
-        file = write_inventory(lab, tmp_path / "lab.yaml")
+        file = write_inventory(lab, tmp_path / "lab.yaml", give_the_head_a_variable)
         before = [without_passing(traces(target)) for target in lab.hosts]
 
         events = bring_up(file)
@@ -115,6 +132,8 @@ def test_up_answers_and_down_leaves_nothing(
 
         if nodes == 2:
             what_else_a_running_cluster_shows(lab, file, tmp_path)
+            what_arrived_is_what_was_planned(lab, file)
+            a_rank_does_not_take_over_what_is_the_heads_own(lab.hosts[1])
             a_dead_worker_is_named_and_brought_back(lab, file)
 
         assert clusterctl("down", "--yes", file).returncode == 0
@@ -161,6 +180,31 @@ def what_else_a_running_cluster_shows(lab: Lab, file: Path, tmp_path: Path) -> N
     }
     assert [line["time"] for line in log] == sorted(line["time"] for line in log)
     assert any("Application startup complete" in line["text"] for line in log)
+
+
+def give_the_head_a_variable(content: dict[str, Any]) -> None:
+    content["nodes"][0]["env"] = {"UCX_NET_DEVICES": "only-on-the-head"}
+
+
+def what_arrived_is_what_was_planned(lab: Lab, file: Path) -> None:
+    """`verify --live` sees Ray, the server, its engine and every rank, and finds nothing."""
+    live = clusterctl("verify", "--live", file, "--json")
+    assert live.returncode == 0, live.stderr
+    events = [json.loads(line) for line in live.stdout.splitlines()]
+    assert [event for event in events if event["event"] in ("error", "warning")] == []
+    (judged,) = (event for event in events if event["event"] == "judged")
+    assert judged["verdict"] == "socket"
+    kinds = {node: {one["kind"] for one in found} for node, found in judged["environments"].items()}
+    head, worker = (target.name for target in lab.hosts)
+    assert kinds == {head: {"ray", "server", "engine", "rank"}, worker: {"ray", "rank"}}
+
+
+def a_rank_does_not_take_over_what_is_the_heads_own(worker: Host) -> None:
+    """What vLLM's executor copies is set with setenv: /proc/PID/environ does not show it, the memory does."""
+    rank = "ps -eo pid=,args= | awk '/[r]ay::RayWorkerProc/ { print $1 }'"
+    pid = host.run(worker, "sh", "-c", rank).stdout.split()[0]
+    found = host.run(worker, "python3", "-c", SEARCH_MEMORY, pid, "UCX_NET_DEVICES=", "VLLM_CONFIG_ROOT=")
+    assert found.stdout.split() == ["False", "True"], found.stderr
 
 
 def a_dead_worker_is_named_and_brought_back(lab: Lab, file: Path) -> None:

@@ -21,7 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the top to the bottom: a module imports from its own line and from those below it.
 LAYERS = (
     ("cli",),
-    ("cli_lab", "cli_fit", "cli_doctor"),
+    ("cli_lab", "cli_fit", "cli_doctor", "cli_nccl", "cli_verify"),
     ("cli_options",),
     ("commands.",),
     ("survey",),
@@ -30,14 +30,15 @@ LAYERS = (
     ("apply", "console", "ssh", "log_files", "lab."),
     ("connection", "parallel", "ssh_open"),
     ("phases",),
+    ("proof.", "network_file"),
     ("standing", "health", "prediction", "checks.", "network."),
-    ("join",),
+    ("join", "choice."),
     ("doctor.",),
     ("facts.",),
     ("render",),
     ("argv.",),
     ("plan", "on_node."),
-    ("ssh_target", "fit."),
+    ("ssh_target", "fit.", "nccl."),
     ("inventory.",),
     ("steps", "log_lines"),
     ("errors",),
@@ -48,6 +49,7 @@ PURE = (
         "checks.",
         "plan",
         "phases",
+        "network_file",
         "standing",
         "prediction",
         "join",
@@ -58,7 +60,7 @@ PURE = (
         "ssh_target",
         "errors",
     ),
-    *("argv.", "facts.", "fit.", "doctor.", "inventory.", "network."),
+    *("choice.", "proof.", "argv.", "facts.", "fit.", "doctor.", "inventory.", "network.", "nccl."),
 )
 EFFECTS = {"click", "paramiko", "subprocess", "socket", "time", "os", "threading", "rich"}
 WITH_EFFECTS = ("inventory.load", "inventory.secrets")

@@ -10,6 +10,7 @@ from cluster.errors import (
     Complaint,
     ConnectError,
     InventoryError,
+    JudgedError,
     LabError,
     PhaseError,
     PreflightError,
@@ -57,6 +58,13 @@ MESSAGES = [
     ),
     (PhaseError("x", {"n": ""}, 1, "y"), "x failed on 1 of 1 node\n  n  \n  y"),
     (LabError("no"), "no"),
+    (
+        JudgedError(
+            "Prove", [Problem("slow", "gpu-02", "0.1 GB/s", "1 GB/s", "Look at its cable")], 2, "Mend it"
+        ),
+        "Prove failed on 1 of 2 nodes\n  gpu-02  0.1 GB/s; expected: 1 GB/s [slow]\n"
+        "      Look at its cable\n  Mend it",
+    ),
     (LabError("no iproute2", "apt install iproute2"), "no iproute2\n  apt install iproute2"),
 ]
 
@@ -67,8 +75,8 @@ def test_a_message(error: ClusterctlError, text: str) -> None:
 
 
 def test_the_tree_at_the_top_of_the_module_is_the_truth() -> None:
-    lines = [line.strip("├└─ ").split() for line in str(errors.__doc__).splitlines() if "──" in line]
+    lines = [line.strip("│├└─ ").split() for line in str(errors.__doc__).splitlines() if "──" in line]
     codes = {name: int(code) for name, code, *_ in lines}
-    for error in ClusterctlError.__subclasses__():
+    for error in (*ClusterctlError.__subclasses__(), *PhaseError.__subclasses__()):
         if error.__module__ == errors.__name__:
             assert codes[error.__name__] == error.exit_code

@@ -211,3 +211,4 @@ esac"""
     found: dict[str, Any] = node.parse_interfaces(run(node.INTERFACES, ip=ip))
     assert found["default_route"] == "eth0"
     assert (found["interfaces"]["eth0"].addresses, found["interfaces"]["eth0"].mtu) == (("10.0.0.12",), 9000)
+    assert found["interfaces"]["eth0"].networks == ("10.0.0.0/24",)

@@ -10,7 +10,7 @@ import pytest
 
 from cluster import on_node
 
-PROGRAMS = ("completion.py", "ray_nodes.py", *on_node.PROCESS_ENGINE)
+PROGRAMS = ("collectives.py", "collectives_rank.py", "completion.py", "ray_nodes.py", *on_node.PROCESS_ENGINE)
 PLUGIN = ("cpu_communicator.py", "cpu_platform.py", "cpu_worker.py")
 
 

@@ -316,7 +316,7 @@ def test_all_that_it_prints_is_understood(tmp_path: Path) -> None:
     inside = found["inside"]
     assert inside.nofile == content["nofile"] and inside.shm_bytes == content["shm_bytes"]
     assert set(content) == {
-        *("python", "ray", "vllm", "memlock", "nofile", "shm_bytes", "proxies", "infiniband"),
+        *("python", "ray", "vllm", "nccl", "memlock", "nofile", "shm_bytes", "proxies", "infiniband"),
         *("resolves_to", "cuda", "model"),
     }
 

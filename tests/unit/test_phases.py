@@ -20,6 +20,16 @@ def run(node: str) -> str:
     return f"sh .clusterctl/demo/{node}/run_cluster.sh"
 
 
+def asked(title: str, verb: str) -> list[str]:
+    """A phase that asks both nodes."""
+    return [title, f"  gpu-01  {run('gpu-01')} {verb}", f"  gpu-02  {run('gpu-02')} {verb}"]
+
+
+NETWORK = asked("Prove the network", "verify")
+PROOF = [*asked("Read what arrived at Ray", "attest"), *NETWORK]
+AT_VLLM = asked("Read what arrived at vLLM", "attest")
+
+
 def shown(found: tuple[Phase, ...]) -> list[str]:
     """Titles, and below each its steps without the files that are written."""
     return [
@@ -43,10 +53,12 @@ def test_a_fresh_cluster_word_for_word() -> None:
         f"  gpu-02  {run('gpu-02')} ray",
         "Wait for every node and GPU to join",
         f"  gpu-02  wait up to 120 s for: {run('gpu-02')} nodes",
+        *PROOF,
         "Start vLLM",
         f"  gpu-01  {run('gpu-01')} serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
+        *AT_VLLM,
     ]
 
 
@@ -103,10 +115,12 @@ def test_a_worker_that_died_is_started_again_and_vllm_after_it() -> None:
         f"  gpu-02  {run('gpu-02')} ray",
         "Wait for every node and GPU to join",
         f"  gpu-02  wait up to 120 s for: {run('gpu-02')} nodes",
+        *PROOF,
         "Start vLLM",
         f"  gpu-01  {run('gpu-01')} serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
+        *AT_VLLM,
     ]
     assert head.name == "gpu-01"
 
@@ -118,10 +132,12 @@ def test_a_changed_flag_restarts_vllm_alone() -> None:
         "  gpu-01  docker stop -t 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "Write start scripts",
+        *PROOF,
         "Start vLLM",
         f"  gpu-01  {run('gpu-01')} serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
+        *AT_VLLM,
     ]
 
 
@@ -176,10 +192,12 @@ def test_a_server_that_exited_is_started_again() -> None:
     assert up(plan(), facts) == [
         "Remove what is outdated",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
+        *PROOF,
         "Start vLLM",
         f"  gpu-01  {run('gpu-01')} serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
+        *AT_VLLM,
     ]
 
 
@@ -188,6 +206,7 @@ def test_a_server_that_is_still_loading_is_waited_for() -> None:
     assert up(plan(), facts) == [
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
+        *AT_VLLM,
     ]
 
 
@@ -224,11 +243,13 @@ def test_with_mp_every_node_runs_vllm_and_there_is_no_ray() -> None:
     changed = plan({"serve.executor_backend": "mp"})
     assert up(changed, fresh(changed)) == [
         "Write start scripts",
+        *NETWORK,
         "Start vLLM",
         f"  gpu-01  {run('gpu-01')} serve",
         f"  gpu-02  {run('gpu-02')} serve",
         "Wait for a completion",
         f"  gpu-01  wait up to 3600 s for: {run('gpu-01')} ready",
+        *AT_VLLM,
     ]
 
 
@@ -236,11 +257,12 @@ def test_with_mp_the_ranks_of_one_server_live_and_die_together() -> None:
     changed = plan({"serve.executor_backend": "mp"})
     exited = container(changed, changed.workers[0], "serve", running=False)
     facts = with_facts(healthy(changed), "gpu-02", containers=(exited,))
-    assert up(changed, facts)[:6] == [
+    assert up(changed, facts)[:9] == [
         "Remove what is outdated",
         "  gpu-01  docker stop -t 10 serve-gpu-01",
         "  gpu-01  docker rm --force --volumes serve-gpu-01",
         "  gpu-02  docker rm --force --volumes serve-gpu-02",
+        *NETWORK,
         "Start vLLM",
         f"  gpu-01  {run('gpu-01')} serve",
     ]
@@ -256,10 +278,14 @@ def test_with_processes() -> None:
         "Start Ray head",
         f"  local  {LOCAL} ray",
         f"  local  wait up to 120 s for: {LOCAL} nodes",
+        "Read what arrived at Ray",
+        f"  local  {LOCAL} attest",
         "Start vLLM",
         f"  local  {LOCAL} serve",
         "Wait for a completion",
         f"  local  wait up to 3600 s for: {LOCAL} ready",
+        "Read what arrived at vLLM",
+        f"  local  {LOCAL} attest",
     ]
 
 

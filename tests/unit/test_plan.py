@@ -63,6 +63,7 @@ def test_the_environment_of_every_process() -> None:
         ("RAY_DEDUP_LOGS", "0"),
         ("RAY_COLOR_PREFIX", "0"),
         ("RAY_USAGE_STATS_ENABLED", "0"),
+        ("SPT_NOENV", "1"),
         ("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0"),
     )
 

@@ -29,6 +29,7 @@ VARIANTS = {
     "cpu": plan({"runtime.device": "cpu"}),
     "podman": plan({"runtime.engine": "podman", "runtime.privileged": True}),
     "mp": plan({"serve.executor_backend": "mp"}),
+    "mp with processes": plan({"serve.executor_backend": "mp"}, PROCESS),
     "hcas none": plan({"network.hcas": "none"}),
     "hcas by name": plan({"network": {"hcas": ["mlx5_0"], "interface": "bond0"}}),
     "hostile": plan(
@@ -265,6 +266,52 @@ def test_the_process_engine_exports_environment_values_as_they_are(tmp_path: Pat
     assert exported["GLOO_SOCKET_IFNAME"] == "lo"
 
 
+CHOSEN = "NCCL_IB_HCA==mlx5_0:1,mlx5_1:1\nNCCL_IB_GID_INDEX=3\n"
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+@pytest.mark.parametrize(("backend", "verb"), [("ray", "ray"), ("ray", "serve"), ("mp", "serve")])
+def test_containers_get_what_was_chosen_where_it_is_there(
+    tmp_path: Path, engine: str, backend: str, verb: str
+) -> None:
+    one = plan({"runtime.engine": engine, "serve.executor_backend": backend})
+    node = Node(tmp_path, one, engine)
+    assert node.run("run_cluster.sh", verb).returncode == 0
+    without = node.recorded
+    assert not any("network.env" in word for word in without)
+    node.record.unlink()
+    (node.folder / "network.env").write_text(CHOSEN)
+    assert node.run("run_cluster.sh", verb).returncode == 0
+    words = list(node.recorded)
+    place = words.index(f"{node.folder}/network.env")
+    assert words[place - 1] == "--env-file"
+    del words[place - 1 : place + 1]
+    assert tuple(words) == without
+
+
+def test_processes_get_what_was_chosen_where_it_is_there(tmp_path: Path, scratch: Path) -> None:
+    node = Node(tmp_path, plan(OF_THIS_TEST, PROCESS), "python3")
+    (node.bin / "python3").write_text('#!/bin/sh\nenv -0 > "$RECORD"\n')
+
+    def exported() -> dict[str, str]:
+        assert node.run("run_cluster.sh", "ray").returncode == 0
+        return dict(item.split("=", 1) for item in node.record.read_text().split("\0")[:-1])
+
+    before = exported()
+    (node.folder / "network.env").write_text(CHOSEN)
+    assert {name: value for name, value in exported().items() if name not in before} == {
+        "NCCL_IB_HCA": "=mlx5_0:1,mlx5_1:1",
+        "NCCL_IB_GID_INDEX": "3",
+    }
+    assert scratch.exists()
+
+
+def test_what_is_chosen_from_facts_is_in_no_file_of_render() -> None:
+    files = {file.path for member in plan().members for file in node_files(plan(), member)}
+    assert "network.env" not in files and "secrets.env" not in files
+    assert "NCCL_IB_GID_INDEX" in rendered(plan())["gpu-01/vllm/ray_non_carry_over_env_vars.json"]
+
+
 def test_secrets_come_from_the_file_into_the_environment_as_they_are(tmp_path: Path) -> None:
     with_secret = plan({"secrets": {"HF_TOKEN": {"env": "HF_TOKEN"}}})
     node = Node(tmp_path, with_secret, "docker")
@@ -290,13 +337,66 @@ def test_an_address_that_no_interface_carries_stops_the_script(tmp_path: Path) -
     assert not node.record.exists()
 
 
-@pytest.mark.parametrize("verb", ["nodes", "ask"])
+@pytest.mark.parametrize("verb", ["nodes", "ask", "verify"])
 def test_asking_a_container_that_is_not_there_ends_with_3(tmp_path: Path, verb: str) -> None:
     node = Node(tmp_path, plan(), "docker")
     (node.bin / "docker").write_text("#!/bin/sh\nexit 1\n")
     result = node.run("run_cluster.sh", verb)
-    name = {"nodes": "clusterctl-demo-ray", "ask": "clusterctl-demo-serve"}[verb]
+    name = "clusterctl-demo-serve" if verb == "ask" else "clusterctl-demo-ray"
     assert (result.returncode, result.stderr) == (3, f"{name} is not running: no such container\n")
+
+
+QUESTION = (
+    *("--head", "10.0.0.11", "--port", "29511", "--node-rank", "0", "--gpus", "2,2"),
+    *("--backend", "nccl", "--stride", "2"),
+    *("--start-limit", "60", "--stage-limit", "20", "--total-limit", "120"),
+)
+
+
+def test_what_measures_runs_in_rays_container(tmp_path: Path) -> None:
+    node = Node(tmp_path, plan(), "docker")
+    (node.bin / "docker").write_text(
+        '#!/bin/sh\n[ "$1" = inspect ] && echo true && exit\nprintf "%s\\0" "$0" "$@" > "$RECORD"\n'
+    )
+    assert node.run("run_cluster.sh", "verify").returncode == 0
+    assert node.recorded == (
+        *("docker", "exec", "clusterctl-demo-ray", "sh", "/clusterctl/enter.sh"),
+        *("python3", "/clusterctl/on_node/collectives.py", *QUESTION),
+    )
+
+
+def test_without_ray_it_runs_in_a_container_of_its_own(tmp_path: Path) -> None:
+    node = Node(tmp_path, VARIANTS["mp"], "docker")
+    assert node.run("run_cluster.sh", "verify").returncode == 0
+    here = str(node.folder)
+    assert without_infiniband(node.recorded) == (
+        *("docker", "run", "--rm"),
+        *("--label", "clusterctl.cluster=demo"),
+        *("--label", "clusterctl.node=gpu-01"),
+        *("--label", "clusterctl.role=probe"),
+        *("--network", "host"),
+        *("--entrypoint", "sh"),
+        *("--shm-size", "16g"),
+        *("--gpus", "all"),
+        *("--volume", f"{here}:/clusterctl:ro"),
+        *("--env-file", f"{here}/env"),
+        *("--env", "CLUSTERCTL_TMP=/tmp/clusterctl"),
+        *("--env", "NCCL_SOCKET_IFNAME==eth7"),
+        *("--env", "GLOO_SOCKET_IFNAME=eth7"),
+        *("--env", "TP_SOCKET_IFNAME=eth7"),
+        *("registry.local/vllm-ray:v0.33.0", "/clusterctl/enter.sh"),
+        *("python3", "/clusterctl/on_node/collectives.py", *QUESTION),
+    )
+
+
+def test_without_ray_and_containers_it_has_the_environment_of_the_others(tmp_path: Path) -> None:
+    node = Node(tmp_path, VARIANTS["mp with processes"], "python3")
+    (node.bin / "python3").write_text('#!/bin/sh\nenv -0 > "$RECORD"\n')
+    one = plan({"serve.executor_backend": "mp", "runtime.venv": None}, PROCESS)
+    (node.folder / "run_cluster.sh").write_text(node_files(one, one.head)[0].content)
+    assert node.run("run_cluster.sh", "verify").returncode == 0
+    exported = dict(item.split("=", 1) for item in node.record.read_text().split("\0")[:-1])
+    assert (exported["GLOO_SOCKET_IFNAME"], exported["VLLM_HOST_IP"]) == ("lo", "127.0.0.1")
 
 
 def test_asking_a_process_that_is_not_there_ends_with_3(tmp_path: Path) -> None:
@@ -309,7 +409,7 @@ def test_without_arguments_it_says_what_it_can_do(tmp_path: Path) -> None:
     result = Node(tmp_path, plan()).run("run_cluster.sh")
     assert result.returncode == 2
     verbs = [line.split()[2] for line in result.stdout.splitlines() if line.startswith("  sh run_cluster.sh")]
-    assert verbs == ["ray", "nodes", "serve", "ask", "logs", "exec", "down"]
+    assert verbs == ["ray", "nodes", "serve", "ask", "verify", "attest", "logs", "exec", "down"]
 
 
 def test_down_takes_the_server_before_ray(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from cluster import console
-from cluster.apply import Event, PhaseDone, PhaseStarted, StepDone, StepStarted, StepWaiting
+from cluster.apply import Event, PhaseDone, PhaseJudged, PhaseStarted, StepDone, StepStarted, StepWaiting
+from cluster.errors import Problem, Verdict
 from cluster.reporter import JsonReporter, LiveReporter, PlainReporter, Reporter, reporter
-from cluster.steps import Phase, Put, Run, Secret, Wait
+from cluster.steps import Judgement, Phase, Put, Run, Secret, Wait
 
 RUN = Run("gpu-01", ("sh", "run_cluster.sh", "ray"))
 PUT = Put("gpu-01", "secrets.env", Secret("A=b"), 0o600)
@@ -56,6 +57,43 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
         {"event": "waiting", **wait, "why": "gpu-02 is [missing]", "seconds": 0.1},
     ]
     assert events[-1] == {"event": "phase_done", "phase": "Start Ray", "seconds": 4.04, "own_seconds": 0.004}
+
+
+ERROR = Problem("transport-unmet", "gpu-01", "socket", "ib", "Look")
+WARNING = Problem("network-slow", "gpu-02", "1 GB/s", "50 GB/s", "Run `ethtool eth0`", "warning")
+JUDGED = PhaseJudged(
+    PHASE,
+    Judgement(
+        Verdict((ERROR,), (WARNING,)),
+        lines=("half of [what] it could be",),
+        tables=((("node", "rate"), (("gpu-02", "1 GB/s"),)),),
+        content={"verdict": "socket"},
+    ),
+)
+
+
+@pytest.mark.parametrize("one", [PlainReporter(), LiveReporter()], ids=["plain", "live"])
+def test_a_judgement_is_shown_but_for_its_errors(one: Reporter, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those the exception says that they end in."""
+    with one as report:
+        report(JUDGED)
+    said = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in said if line] == [
+        "node     rate",
+        "gpu-02   1 GB/s",
+        "half of [what] it could be",
+        "warning  gpu-02  1 GB/s; expected: 50 GB/s [network-slow]",
+        "  Run `ethtool eth0`",
+    ]
+
+
+def test_a_judgement_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with JsonReporter() as report:
+        report(JUDGED)
+    judged, error, warning = map(json.loads, capsys.readouterr().out.splitlines())
+    assert judged == {"event": "judged", "phase": "Start Ray", "verdict": "socket"}
+    assert (error["event"], error["id"], error["severity"]) == ("error", "transport-unmet", "error")
+    assert (warning["event"], warning["node"]) == ("warning", "gpu-02")
 
 
 def test_a_live_display_keeps_the_phases(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@
 #   sh run_cluster.sh nodes    which nodes and GPUs have joined
 #   sh run_cluster.sh serve    start vLLM, once every node has joined
 #   sh run_cluster.sh ask      have the model answer
+#   sh run_cluster.sh verify   measure what the GPUs of all nodes carry, on every node at once
+#   sh run_cluster.sh attest   with which environment Ray's and vLLM's processes run
 #   sh run_cluster.sh logs ray|serve
 #   sh run_cluster.sh exec COMMAND...
 #   sh run_cluster.sh down     stop and remove what this script started
@@ -55,11 +57,15 @@ start_ray() {
   set -- "$@" --env "NCCL_SOCKET_IFNAME==$interface"
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
+  # What clusterctl chose from this node's facts; without the file NCCL chooses by itself.
+  if [ -f "$here/network.env" ]; then
+    set -- "$@" --env-file "$here/network.env"
+  fi
   if [ -d /dev/infiniband ] && [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ]; then
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=d5c71f05c9a2674b \
+  docker run "$@" --label clusterctl.digest=9e10b6aa65c1441f \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -82,11 +88,15 @@ start_serve() {
   set -- "$@" --env "NCCL_SOCKET_IFNAME==$interface"
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
+  # What clusterctl chose from this node's facts; without the file NCCL chooses by itself.
+  if [ -f "$here/network.env" ]; then
+    set -- "$@" --env-file "$here/network.env"
+  fi
   if [ -d /dev/infiniband ] && [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ]; then
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=a0ce3d033f562fc6 \
+  docker run "$@" --label clusterctl.digest=e4df150cabf14d9d \
     registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 
@@ -140,6 +150,23 @@ case $verb in
     sh "$0" nodes 2>/dev/null || :
     logs_of "$serve" --tail 300
     exit "$code"
+    ;;
+  verify)
+    running "$ray" || dead "$ray"
+    inside "$ray" python3 "$mounted/on_node/collectives.py" \
+      --head 10.0.0.11 \
+    --port 29511 \
+    --node-rank 0 \
+    --gpus 8,8,8,8 \
+    --backend nccl \
+    --stride 8 \
+    --start-limit 60 \
+    --stage-limit 20 \
+    --total-limit 120
+    ;;
+  attest)
+    running "$ray" || dead "$ray"
+    inside "$ray" python3 "$mounted/on_node/environments.py" --wait 20 "$mounted" NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME TP_SOCKET_IFNAME
     ;;
   logs)
     case ${1:-serve} in

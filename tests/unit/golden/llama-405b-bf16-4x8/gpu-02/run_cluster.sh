@@ -3,6 +3,8 @@
 # Rendered by clusterctl 0.1.0. It works by hand on this node too:
 #   sh run_cluster.sh ray      start Ray here; the head first, then the workers
 #   sh run_cluster.sh nodes    which nodes and GPUs have joined
+#   sh run_cluster.sh verify   measure what the GPUs of all nodes carry, on every node at once
+#   sh run_cluster.sh attest   with which environment Ray's and vLLM's processes run
 #   sh run_cluster.sh logs ray|serve
 #   sh run_cluster.sh exec COMMAND...
 #   sh run_cluster.sh down     stop and remove what this script started
@@ -53,11 +55,15 @@ start_ray() {
   set -- "$@" --env "NCCL_SOCKET_IFNAME==$interface"
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
+  # What clusterctl chose from this node's facts; without the file NCCL chooses by itself.
+  if [ -f "$here/network.env" ]; then
+    set -- "$@" --env-file "$here/network.env"
+  fi
   if [ -d /dev/infiniband ] && [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ]; then
     set -- "$@" --device /dev/infiniband --cap-add IPC_LOCK --ulimit memlock=-1:-1
   fi
 
-  docker run "$@" --label clusterctl.digest=809cc82f6f4d6ec8 \
+  docker run "$@" --label clusterctl.digest=2b25bf4da3a69248 \
     registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
@@ -98,6 +104,23 @@ case $verb in
   nodes)
     running "$ray" || dead "$ray"
     inside "$ray" python3 "$mounted/on_node/ray_nodes.py" 10.0.0.11:6379
+    ;;
+  verify)
+    running "$ray" || dead "$ray"
+    inside "$ray" python3 "$mounted/on_node/collectives.py" \
+      --head 10.0.0.11 \
+    --port 29511 \
+    --node-rank 1 \
+    --gpus 8,8,8,8 \
+    --backend nccl \
+    --stride 8 \
+    --start-limit 60 \
+    --stage-limit 20 \
+    --total-limit 120
+    ;;
+  attest)
+    running "$ray" || dead "$ray"
+    inside "$ray" python3 "$mounted/on_node/environments.py" --wait 20 "$mounted" NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME TP_SOCKET_IFNAME
     ;;
   logs)
     case ${1:-serve} in

@@ -3,6 +3,8 @@
 # Rendered by clusterctl 0.1.0. It works by hand on this node too:
 #   sh run_cluster.sh serve    start vLLM, once every node has joined
 #   sh run_cluster.sh ask      have the model answer
+#   sh run_cluster.sh verify   measure what the GPUs of all nodes carry, on every node at once
+#   sh run_cluster.sh attest   with which environment Ray's and vLLM's processes run
 #   sh run_cluster.sh logs serve
 #   sh run_cluster.sh exec COMMAND...
 #   sh run_cluster.sh down     stop and remove what this script started
@@ -50,9 +52,48 @@ start_serve() {
   set -- "$@" --env "NCCL_SOCKET_IFNAME==$interface"
   set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
   set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
+  # What clusterctl chose from this node's facts; without the file NCCL chooses by itself.
+  if [ -f "$here/network.env" ]; then
+    set -- "$@" --env-file "$here/network.env"
+  fi
 
-  docker run "$@" --label clusterctl.digest=c2e053caf2155647 \
+  docker run "$@" --label clusterctl.digest=19f81999e23f0c46 \
     vllm/vllm-openai:v0.33.0 "$mounted/serve.sh"
+}
+
+# Nothing may run yet: a container as the server's, gone when the measurement ends.
+verify() {
+  set -- \
+    --rm \
+    --label clusterctl.cluster=qwen-72b \
+    --label clusterctl.node=gpu-01 \
+    --label clusterctl.role=probe \
+    --network host \
+    --entrypoint sh \
+    --shm-size 8g \
+    --mount type=bind,source=/data/models,target=/models,readonly \
+    --gpus all
+  prepare
+  set -- "$@" --volume "$here:$mounted:ro" --env-file "$here/env" --env CLUSTERCTL_TMP=/tmp/clusterctl
+  set -- "$@" --env "NCCL_SOCKET_IFNAME==$interface"
+  set -- "$@" --env "GLOO_SOCKET_IFNAME=$interface"
+  set -- "$@" --env "TP_SOCKET_IFNAME=$interface"
+  # What clusterctl chose from this node's facts; without the file NCCL chooses by itself.
+  if [ -f "$here/network.env" ]; then
+    set -- "$@" --env-file "$here/network.env"
+  fi
+
+  docker run "$@" vllm/vllm-openai:v0.33.0 "$mounted/enter.sh" \
+    python3 "$mounted/on_node/collectives.py" \
+    --head 10.0.0.11 \
+    --port 29511 \
+    --node-rank 0 \
+    --gpus 2 \
+    --backend nccl \
+    --stride 2 \
+    --start-limit 60 \
+    --stage-limit 20 \
+    --total-limit 120
 }
 
 running() {
@@ -98,6 +139,13 @@ case $verb in
     sh "$0" ask "$@" && exit 0 || code=$?
     logs_of "$serve" --tail 300
     exit "$code"
+    ;;
+  verify)
+    verify
+    ;;
+  attest)
+    running "$serve" || dead "$serve"
+    inside "$serve" python3 "$mounted/on_node/environments.py" --wait 20 "$mounted" NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME TP_SOCKET_IFNAME
     ;;
   logs)
     case ${1:-serve} in

@@ -1,0 +1,65 @@
+"""`clusterctl verify`: which wires the traffic takes, on a cluster whose Ray is up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cluster import console, fleet, phases
+from cluster.apply import apply
+from cluster.choice import choose, explanation, explanation_json
+from cluster.commands.check import known_ids
+from cluster.errors import EXIT_DONE, PreflightError, Problem, UsageError
+from cluster.facts import Facts, without_hashes
+from cluster.gather import gather
+from cluster.inventory import load
+from cluster.plan import Plan, make_plan
+from cluster.reporter import reporter
+
+REMEDY = "`clusterctl verify --explain` says which interface and HCAs each node uses, and why."
+
+
+def verify(file: Path, explain: bool, live: bool, ignore: tuple[str, ...], as_json: bool) -> int:
+    """Changes nothing on the nodes. Raises ClusterctlError; JudgedError where a requirement does not hold."""
+    if explain and live:
+        raise UsageError("--explain and --live exclude each other")
+    known_ids(ignore)
+    inventory = load(file)
+    plan = make_plan(inventory)
+    with fleet.connect(inventory) as lines:
+        facts = gather(plan, lines.connections, without_hashes)
+        if explain:
+            return _explain(plan, facts, as_json)
+        if missing := tuple(_not_running(plan, facts, live)):
+            raise PreflightError(missing)
+        todo = phases.live(plan, facts, ignore) if live else phases.verify(plan, facts, ignore)
+        with reporter(as_json) as report:
+            apply(todo, lines.connections, len(plan.members), report, REMEDY)
+    return EXIT_DONE
+
+
+def _explain(plan: Plan, facts: Mapping[str, Facts], as_json: bool) -> int:
+    choices = choose(plan, facts)
+    if as_json:
+        console.emit(explanation_json(plan, choices))
+        return EXIT_DONE
+    for columns, rows in explanation(plan, choices):
+        console.table(columns, rows)
+        console.say("")
+    return EXIT_DONE
+
+
+def _not_running(plan: Plan, facts: Mapping[str, Facts], live: bool) -> Iterator[Problem]:
+    """What has to run before there is anything to prove: Ray on every node, with `live` the server too."""
+    wanted = {member.name: "ray" for member in plan.members if plan.uses_ray}
+    wanted |= {member.name: "serve" for member in plan.servers if live}
+    for name, role in wanted.items():
+        container = facts[name].container(role)
+        if container is None or not container.running:
+            yield Problem(
+                "not-running",
+                name,
+                f"{role} is {container.state if container else 'not there'}",
+                f"a running {role} container",
+                "Run `clusterctl up`: it proves the network before it loads the model",
+            )

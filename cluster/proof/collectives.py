@@ -1,0 +1,62 @@
+"""The proof of the network: what every node runs, and what their answers mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cluster import nccl
+from cluster.argv.collectives import TOTAL_LIMIT
+from cluster.argv.node_script import script
+from cluster.checks import judge as sorted_out
+from cluster.facts import Facts
+from cluster.nccl import Report
+from cluster.plan import Plan
+from cluster.proof import shown
+from cluster.proof.answers import Heard, heard
+from cluster.proof.bandwidth import links, measured
+from cluster.proof.faults import faults
+from cluster.proof.slowness import slowness
+from cluster.proof.transport import transport_content, transport_lines, transport_problems, transport_tables
+from cluster.steps import Judgement, Outcome, Run
+
+# Seconds; the program ends by itself before, a container needs some to start.
+TIMEOUT = TOTAL_LIMIT + 60.0
+
+
+def steps(plan: Plan) -> tuple[Run, ...]:
+    """One on each node, all at once; none where there is but one rank."""
+    if plan.gpus < 2:
+        return ()
+    return tuple(Run(member.name, script(member, "verify"), TIMEOUT) for member in plan.members)
+
+
+def judge(
+    plan: Plan, facts: Mapping[str, Facts], ignore: tuple[str, ...], outcomes: Mapping[str, Outcome]
+) -> Judgement:
+    """Bandwidth, transports and what the inventory requires of them.
+
+    Where ranks did not come to their end, only that counts: whatever else was measured, it was not all.
+    """
+    answers = heard(plan, outcomes)
+    found, could = measured(answers), links(plan, facts)
+    report = report_of(answers)
+    problems = faults(answers, report) or (
+        *transport_problems(plan, facts, report),
+        *slowness(plan, found, could, report),
+    )
+    return Judgement(
+        sorted_out(problems, ignore),
+        lines=(*shown.lines(plan, found, could), *transport_lines(plan, report)),
+        tables=(*shown.tables(found), *transport_tables(report)),
+        content={**transport_content(plan, report), **shown.content(answers, found, could)},
+    )
+
+
+def report_of(answers: Heard) -> Report | None:
+    """What NCCL's logs of all ranks say together; None: there are none, as with gloo."""
+    sources = [
+        (f"{node}, pid {log.pid}", (log.content,))
+        for node, answer in answers.answers.items()
+        for log in answer.logs
+    ]
+    return nccl.read(sources) if sources else None

@@ -1,0 +1,112 @@
+"""What was measured and is less than it should be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from statistics import median
+
+from cluster.errors import Problem
+from cluster.nccl import Report
+from cluster.network.matrix import Link as Direction
+from cluster.network.problems import Blame, blame
+from cluster.plan import Member, Plan
+from cluster.proof.bandwidth import Link, Measured, PairRate, in_words
+
+SLOW_SHARE = 1 / 4  # of the median of the other pairs
+SLOW_SHARE_OF_LINK = 1 / 10  # where there is but one pair
+
+
+def slowness(
+    plan: Plan, measured: Measured, links: Mapping[str, Link], report: Report | None
+) -> tuple[Problem, ...]:
+    """Less than the inventory requires (an error), then nodes and pairs that are slower than the others."""
+    return (*_too_little(plan, measured, links, report), *_slow_pairs(plan, measured, links))
+
+
+def _too_little(
+    plan: Plan, measured: Measured, links: Mapping[str, Link], report: Report | None
+) -> Iterator[Problem]:
+    best, wanted = measured.best, plan.min_bus_bandwidth
+    if best is None or wanted is None or best.bus_bandwidth >= wanted:
+        return
+    found = f"an all-reduce reaches a bus bandwidth of {in_words(best.bus_bandwidth)} at best"
+    carried = min((link.bandwidth for link in links.values()), default=None)
+    could = f"; the links could carry {in_words(carried)}" if carried else ""
+    through = f" over {report.verdict}" if report is not None and plan.workers else ""
+    yield Problem(
+        "bandwidth-low",
+        plan.head.name,
+        found + through + could,
+        f"at least {in_words(wanted)} (network.min_bus_bandwidth)",
+        _where_to_look(measured, report),
+    )
+
+
+def _where_to_look(measured: Measured, report: Report | None) -> str:
+    causes = [f"{one.remedy} [{one.id}: {one.evidence}]" for one in (report.problems[:3] if report else ())]
+    known = [pair for pair in measured.pairs if pair.bandwidth is not None]
+    slowest = min(known, key=lambda pair: pair.bandwidth or 0.0, default=None)
+    if slowest is not None and len(known) > 1:
+        causes.append(
+            f"The slowest pair is {slowest.a} and {slowest.b}: {in_words(slowest.bandwidth or 0.0)}"
+        )
+    causes.append(
+        "`clusterctl verify --explain` says what each node uses; or lower network.min_bus_bandwidth"
+    )
+    return "\n".join(causes)
+
+
+# --- pairs of nodes ---------------------------------------------------------------------------------
+
+
+def _slow_pairs(plan: Plan, measured: Measured, links: Mapping[str, Link]) -> Iterator[Problem]:
+    known = [pair for pair in measured.pairs if pair.bandwidth is not None]
+    if len(known) == 1:
+        yield from _slower_than_its_link(plan, known[0], links)
+        return
+    rates = {(pair.a, pair.b): pair.bandwidth or 0.0 for pair in known}
+    usual = {key: median(rate for other, rate in rates.items() if other != key) for key in rates}
+    slow = [Direction(a, b) for (a, b), rate in rates.items() if rate < usual[a, b] * SLOW_SHARE]
+    for culprit in blame(slow):
+        yield _slower_than_others(plan, culprit, rates, max(usual[one.src, one.dst] for one in culprit.links))
+
+
+def _slower_than_its_link(plan: Plan, pair: PairRate, links: Mapping[str, Link]) -> Iterator[Problem]:
+    ends = [links[name] for name in (pair.a, pair.b) if name in links]
+    narrowest = min(ends, key=lambda link: link.bandwidth, default=None)
+    rate = pair.bandwidth or 0.0
+    if narrowest is None or rate >= narrowest.bandwidth * SLOW_SHARE_OF_LINK:
+        return
+    yield Problem(
+        "network-slow",
+        pair.b,
+        f"{in_words(rate)} between {pair.a} and {pair.b}",
+        f"at least a tenth of the {in_words(narrowest.bandwidth)} of {', '.join(narrowest.through)} "
+        f"on {narrowest.node}",
+        _look(plan.member(pair.b)) + f"; and the same on {pair.a}",
+        "warning",
+    )
+
+
+def _slower_than_others(
+    plan: Plan, culprit: Blame, rates: Mapping[tuple[str, str], float], usual: float
+) -> Problem:
+    pairs = ", ".join(
+        f"{in_words(rates[link.src, link.dst])} between {link.src} and {link.dst}" for link in culprit.links
+    )
+    return Problem(
+        "network-slow",
+        culprit.node,
+        pairs,
+        f"about {in_words(usual)}, the median of the other pairs",
+        _look(plan.member(culprit.node)),
+        "warning",
+    )
+
+
+def _look(member: Member) -> str:
+    device = member.interface or f"$(ip -o -4 addr show to {member.address} | awk '{{print $2}}')"
+    return (
+        f"Run `ethtool {device}` and `ibstat` on {member.name}: look at the speed, then at the cable, the "
+        "switch port and what else uses the link"
+    )
