@@ -147,7 +147,7 @@ def _show(judgement: Judgement) -> None:
         table(columns, rows)
         say("")
     for line in judgement.lines:
-        say(line)
+        say(f"      {line}")
     problems(judgement.verdict, errors=False)
 
 

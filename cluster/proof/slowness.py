@@ -9,7 +9,7 @@ from cluster.errors import Problem
 from cluster.nccl import Report
 from cluster.network.matrix import Link as Direction
 from cluster.network.problems import Blame, blame
-from cluster.plan import Member, Plan
+from cluster.plan import Plan
 from cluster.proof.bandwidth import Link, Measured, PairRate, in_words
 
 SLOW_SHARE = 1 / 4  # of the median of the other pairs
@@ -20,7 +20,7 @@ def slowness(
     plan: Plan, measured: Measured, links: Mapping[str, Link], report: Report | None
 ) -> tuple[Problem, ...]:
     """Less than the inventory requires (an error), then nodes and pairs that are slower than the others."""
-    return (*_too_little(plan, measured, links, report), *_slow_pairs(plan, measured, links))
+    return (*_too_little(plan, measured, links, report), *_slow_pairs(measured, links))
 
 
 def _too_little(
@@ -59,19 +59,20 @@ def _where_to_look(measured: Measured, report: Report | None) -> str:
 # --- pairs of nodes ---------------------------------------------------------------------------------
 
 
-def _slow_pairs(plan: Plan, measured: Measured, links: Mapping[str, Link]) -> Iterator[Problem]:
+def _slow_pairs(measured: Measured, links: Mapping[str, Link]) -> Iterator[Problem]:
     known = [pair for pair in measured.pairs if pair.bandwidth is not None]
     if len(known) == 1:
-        yield from _slower_than_its_link(plan, known[0], links)
+        yield from _slower_than_its_link(known[0], links)
         return
     rates = {(pair.a, pair.b): pair.bandwidth or 0.0 for pair in known}
     usual = {key: median(rate for other, rate in rates.items() if other != key) for key in rates}
     slow = [Direction(a, b) for (a, b), rate in rates.items() if rate < usual[a, b] * SLOW_SHARE]
     for culprit in blame(slow):
-        yield _slower_than_others(plan, culprit, rates, max(usual[one.src, one.dst] for one in culprit.links))
+        of_others = max(usual[one.src, one.dst] for one in culprit.links)
+        yield _slower_than_others(culprit, rates, of_others, links)
 
 
-def _slower_than_its_link(plan: Plan, pair: PairRate, links: Mapping[str, Link]) -> Iterator[Problem]:
+def _slower_than_its_link(pair: PairRate, links: Mapping[str, Link]) -> Iterator[Problem]:
     ends = [links[name] for name in (pair.a, pair.b) if name in links]
     narrowest = min(ends, key=lambda link: link.bandwidth, default=None)
     rate = pair.bandwidth or 0.0
@@ -83,13 +84,13 @@ def _slower_than_its_link(plan: Plan, pair: PairRate, links: Mapping[str, Link])
         f"{in_words(rate)} between {pair.a} and {pair.b}",
         f"at least a tenth of the {in_words(narrowest.bandwidth)} of {', '.join(narrowest.through)} "
         f"on {narrowest.node}",
-        _look(plan.member(pair.b)) + f"; and the same on {pair.a}",
+        _look(pair.b, links) + f"; and the same on {pair.a}",
         "warning",
     )
 
 
 def _slower_than_others(
-    plan: Plan, culprit: Blame, rates: Mapping[tuple[str, str], float], usual: float
+    culprit: Blame, rates: Mapping[tuple[str, str], float], usual: float, links: Mapping[str, Link]
 ) -> Problem:
     pairs = ", ".join(
         f"{in_words(rates[link.src, link.dst])} between {link.src} and {link.dst}" for link in culprit.links
@@ -99,14 +100,17 @@ def _slower_than_others(
         culprit.node,
         pairs,
         f"about {in_words(usual)}, the median of the other pairs",
-        _look(plan.member(culprit.node)),
+        _look(culprit.node, links),
         "warning",
     )
 
 
-def _look(member: Member) -> str:
-    device = member.interface or f"$(ip -o -4 addr show to {member.address} | awk '{{print $2}}')"
+def _look(node: str, links: Mapping[str, Link]) -> str:
+    command = "ip -br addr"
+    if node in links:
+        first = links[node].through[0]
+        command = f"ibstat {first.partition(':')[0]}" if links[node].kind == "HCAs" else f"ethtool {first}"
     return (
-        f"Run `ethtool {device}` and `ibstat` on {member.name}: look at the speed, then at the cable, the "
-        "switch port and what else uses the link"
+        f"Run `{command}` on {node}: look at the speed, then at the cable, the switch port and what else "
+        "uses the link"
     )

@@ -61,10 +61,10 @@ def test_verify_asks_and_changes_nothing(clusterctl: Clusterctl, fleet: FakeFlee
         for name in fleet.nodes
     }
     assert (
-        "all-reduce over 4 ranks on 2 nodes: bus bandwidth 201 GB/s at 512 MiB, 40.0 µs at 8 B"
+        "      all-reduce over 4 ranks on 2 nodes: bus bandwidth 201 GB/s at 512 MiB, 40.0 µs at 8 B"
         in outcome.lines
     )
-    assert "socket: traffic between nodes runs over TCP (eth0), not InfiniBand" in outcome.lines
+    assert "      socket: traffic between nodes runs over TCP (eth0), not InfiniBand" in outcome.lines
     assert next(line.split() for line in outcome.lines if line.startswith("gpu-01 ")) == [
         "gpu-01",
         "67.1",

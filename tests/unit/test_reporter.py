@@ -81,7 +81,7 @@ def test_a_judgement_is_shown_but_for_its_errors(one: Reporter, capsys: pytest.C
     assert [line for line in said if line] == [
         "node     rate",
         "gpu-02   1 GB/s",
-        "half of [what] it could be",
+        "      half of [what] it could be",
         "warning  gpu-02  1 GB/s; expected: 50 GB/s [network-slow]",
         "  Run `ethtool eth0`",
     ]
