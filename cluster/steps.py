@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,7 +100,8 @@ Step = Run | Put | Wait
 
 # What a node's last step answered, or why it failed there.
 Outcome = Result | str
-Row = Sequence[str]
+Row = tuple[str, ...]
+Table = tuple[Row, tuple[Row, ...]]  # columns and rows, for console.table
 NOTHING_FOUND = Verdict()
 
 
@@ -108,12 +109,12 @@ NOTHING_FOUND = Verdict()
 class Judgement:
     """What the outcomes of all nodes mean together.
 
-    For people `lines` and `tables`, each (columns, rows); for programs `content`.
+    For people `lines` and `tables`; for programs `content`.
     """
 
     verdict: Verdict = NOTHING_FOUND
     lines: tuple[str, ...] = ()
-    tables: tuple[tuple[Row, Sequence[Row]], ...] = ()
+    tables: tuple[Table, ...] = ()
     content: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from cluster.choice.choice import Choice, InterfaceReason, Port, PortReason
 from cluster.plan import Plan
+from cluster.steps import Row, Table
 
-Row = tuple[str, ...]
-Table = tuple[Row, tuple[Row, ...]]  # columns and rows, for console.table
 USED, NOT_USED = "used", "not used"
 
 

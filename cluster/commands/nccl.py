@@ -14,7 +14,6 @@ from cluster.nccl.table import (
     LETTER_STYLES,
     STYLES,
     VERDICT_STYLES,
-    Table,
     headline,
     legend,
     node_matrix,
@@ -24,6 +23,7 @@ from cluster.nccl.table import (
     unfinished,
     worst_edges,
 )
+from cluster.steps import Table
 
 WIDEST = 240
 MOST_WARNINGS = 5

@@ -8,6 +8,7 @@ from operator import itemgetter
 
 from cluster.errors import count
 from cluster.nccl.model import Edge, Hca, NodePair, Report
+from cluster.steps import Row, Table
 
 MOST_RANKS = 16
 MOST_NODES = 16
@@ -20,9 +21,6 @@ UNPROVEN = ("incomplete", "failed", "unknown")
 UNSURE = "not proven"
 FROM_TO = "from \\ to"
 
-Row = tuple[str, ...]
-Table = tuple[Row, tuple[Row, ...]]
-"""(columns, rows) for console.table."""
 NOTHING: Table = ((), ())
 
 # From the worst to the best: the order in which a cell names them, and in which pairs are shown.

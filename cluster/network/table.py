@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable
 from statistics import median
 
 from cluster.network.matrix import Link, Matrix
+from cluster.steps import Table
 
 MOST_NODES = 10
 WORST_LINKS = 10
 
-Row = tuple[str, ...]
 
-
-def columns_and_rows(matrix: Matrix) -> tuple[Row, tuple[Row, ...]]:
+def columns_and_rows(matrix: Matrix) -> Table:
     """(columns, rows) for console.table; none for a single node."""
     if not matrix.links:
         return (), ()
@@ -29,13 +28,13 @@ def speed(bits_per_second: float) -> str:
     )
 
 
-def _every_link(matrix: Matrix) -> tuple[Row, tuple[Row, ...]]:
+def _every_link(matrix: Matrix) -> Table:
     cells = {(link.src, link.dst): _cell(link) for link in matrix.links}
     rows = ((src, *(cells.get((src, dst), "") for dst in matrix.nodes)) for src in matrix.nodes)
     return ("from \\ to", *matrix.nodes), tuple(rows)
 
 
-def _worst_links(matrix: Matrix) -> tuple[Row, tuple[Row, ...]]:
+def _worst_links(matrix: Matrix) -> Table:
     worst = sorted(matrix.links, key=_goodness)[:WORST_LINKS]
     rows = [(link.src, link.dst, _cell(link)) for link in worst]
     return ("from", "to", "network"), (*rows, ("all", "", _summary(matrix)))

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
 from cluster.plan import Plan
+from cluster.proof.answer import understood
 from cluster.proof.attestation import Log
 from cluster.steps import Outcome
 
@@ -71,16 +72,8 @@ READER = TypeAdapter(Answer)
 
 
 def parse(outcome: Outcome) -> Answer | str:
-    """The last line of a node's answer, or why there is none. Never raises."""
-    if isinstance(outcome, str):
-        return outcome
-    if outcome.exit_code != 0:
-        return outcome.reason
-    lines = outcome.stdout.strip().splitlines()
-    try:
-        return READER.validate_json(lines[-1] if lines else "")
-    except ValidationError:
-        return f"no answer of collectives.py: {outcome.reason[:200]}"
+    """What a node answered, or why there is no answer. Never raises."""
+    return understood(outcome, READER, "collectives.py")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from cluster.proof.answer import understood
 from cluster.steps import Outcome
 
 Kind = Literal["ray", "server", "engine", "rank"]
@@ -68,13 +69,5 @@ READER = TypeAdapter(Attestation)
 
 
 def parse(outcome: Outcome) -> Attestation | str:
-    """The last line of a node's answer, or why there is none. Never raises."""
-    if isinstance(outcome, str):
-        return outcome
-    if outcome.exit_code != 0:
-        return outcome.reason
-    lines = outcome.stdout.strip().splitlines()
-    try:
-        return READER.validate_json(lines[-1] if lines else "")
-    except ValidationError:
-        return f"no answer of environments.py: {outcome.reason[:200]}"
+    """What a node answered, or why there is no answer. Never raises."""
+    return understood(outcome, READER, "environments.py")

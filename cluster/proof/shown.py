@@ -10,14 +10,11 @@ from cluster.errors import count
 from cluster.plan import Plan
 from cluster.proof.answers import Heard
 from cluster.proof.bandwidth import LATENCY_BYTES, AllReduce, Link, Measured, PairRate, in_words
+from cluster.steps import Row, Table
 
 MOST_NODES = 10
 WORST_PAIRS = 10
 UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"))
-
-Row = tuple[str, ...]
-Table = tuple[Row, tuple[Row, ...]]
-"""(columns, rows) for console.table."""
 
 
 def lines(plan: Plan, measured: Measured, links: Mapping[str, Link]) -> Iterator[str]:

@@ -9,8 +9,9 @@ from cluster.choice import choose
 from cluster.errors import Problem, Severity
 from cluster.facts import Facts
 from cluster.nccl import Cause, Report, holds, report_json
-from cluster.nccl.table import Table, headline, node_matrix, node_pairs, rank_matrix
+from cluster.nccl.table import headline, node_matrix, node_pairs, rank_matrix
 from cluster.plan import Plan
+from cluster.steps import Table
 
 # Required by nobody, they are what NCCL takes where the HCAs that are there do not work.
 FALLEN_BACK = ("socket", "mixed")

@@ -343,12 +343,20 @@ def on_loopback(nodes: int) -> Plan:
     return replace(base, members=members, runtime=base.runtime.model_copy(update={"engine": "process"}))
 
 
-def run_program(more: Iterable[str]) -> tuple[int, list[dict[str, object]]]:
+def run_program(
+    more: Iterable[str], on_links: Callable[[], object] = lambda: None
+) -> tuple[int, list[dict[str, object]]]:
     """Its exit code, and what it said."""
     two = on_loopback(2)
     program, said = on_stdin(measuring._source(two, two.head, "t" * 32)), []
     argv = python_on_node(two, two.head, "")
-    done = LocalConnection().run(argv, chain([program], more), 10, lambda line: said.append(json.loads(line)))
+
+    def hear(line: str) -> None:
+        said.append(json.loads(line))
+        if "links" in said[-1]:
+            on_links()
+
+    done = LocalConnection().run(argv, chain([program], more), 10, hear)
     return done.exit_code, said
 
 
@@ -370,9 +378,9 @@ def test_a_program_that_has_nobody_to_measure_goes_on_listening() -> None:
 
     def peers_and_then_nothing() -> Iterator[str]:
         yield "[]\n"
-        event.wait(0.5)
+        event.wait(5)
 
-    code, said = run_program(peers_and_then_nothing())
+    code, said = run_program(peers_and_then_nothing(), event.set)
     assert (code, said[1:]) == (0, [{"links": {}}])
 
 
