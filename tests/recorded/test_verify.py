@@ -1,7 +1,7 @@
 """What on_node/collectives.py answered on H200s of one host (torch 2.11.0, NCCL 2.28.9), and what it means.
 
-`socket-0` and `socket-1` ran at once as two nodes of two GPUs, by NCCL_HOSTID, and `shm-4` with
-NCCL_P2P_DISABLE=1.
+`socket-0` and `socket-1` ran at once as two nodes of two GPUs, by NCCL_HOSTID, and `shm-2` and `shm-4` with
+NCCL_P2P_DISABLE=1. In `hang-2` rank 1 got SIGSTOP once its rings were connected (--stage-limit 5).
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def transports(judgement: Judgement) -> set[str]:
 
 @pytest.mark.parametrize(
     ("name", "gpus", "transport", "bandwidth"),
-    [("p2p-2", 2, "P2P", 316), ("p2p-4", 4, "P2P", 348), ("shm-4", 4, "SHM", 30.8)],
+    [
+        ("p2p-2", 2, "P2P", 316),
+        ("p2p-4", 4, "P2P", 348),
+        ("shm-2", 2, "SHM", 27.4),
+        ("shm-4", 4, "SHM", 30.8),
+    ],
 )
 def test_inside_a_node(name: str, gpus: int, transport: str, bandwidth: float) -> None:
     judgement = recorded(name, gpus=gpus, require="ib")
@@ -64,6 +69,13 @@ def test_between_nodes_over_tcp() -> None:
 def test_the_gate_before_half_an_hour_of_loading() -> None:
     judgement = recorded("socket-0", "socket-1", gpus=2, require="ib", least=40.0)
     assert [problem.id for problem in judgement.verdict.errors] == ["transport-unmet", "bandwidth-low"]
+
+
+def test_a_rank_on_a_gpu_that_stands_still() -> None:
+    judgement = recorded("hang-2", gpus=2)
+    (problem,) = judgement.verdict.errors
+    assert (problem.id, problem.node) == ("verify-hang", "gpu-01")
+    assert problem.found == "rank 1 hangs in all-reduce of 8 B: stopped, as by SIGSTOP or a debugger"
 
 
 def test_half_of_the_logs_prove_no_rdma() -> None:
