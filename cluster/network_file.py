@@ -7,23 +7,21 @@ from collections.abc import Iterator, Mapping
 from cluster.choice import choose, network_env
 from cluster.facts import Facts
 from cluster.plan import Plan
-from cluster.standing import Standing, sha256
+from cluster.standing import NETWORK_ENV, Standing, has_network_env
 from cluster.steps import Put, Run
-
-NETWORK_ENV = "network.env"
 
 
 def write(plan: Plan, facts: Mapping[str, Facts], now: Standing) -> Iterator[Put | Run]:
     """Files that differ, on the nodes whose GPU workers are to be started.
 
-    It is in no digest, and stays as it is beside containers that stay: a port that went down must not stop a
-    model that serves, and a server that joins a running Ray has the variables of Ray's workers.
+    It is in no digest, and stays as it is beside a model that serves: a port that went down must not stop it.
     """
     stays = now.ray if plan.uses_ray else now.serving
     choices = choose(plan, facts)
     for member in plan.members:
-        path, there = f"{member.folder}/{NETWORK_ENV}", facts[member.name].files.get(NETWORK_ENV)
-        content = network_env(choices[member.name])
-        if member.name in stays or there == (sha256(content) if content else None):
+        content, there = network_env(choices[member.name]), facts[member.name].files
+        if member.name in stays or (NETWORK_ENV not in there and not content):
             continue
-        yield Put(member.name, path, content) if content else Run(member.name, ("rm", "-f", path))
+        if not there or not has_network_env(facts[member.name], choices[member.name]):
+            path = f"{member.folder}/{NETWORK_ENV}"
+            yield Put(member.name, path, content) if content else Run(member.name, ("rm", "-f", path))

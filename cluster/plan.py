@@ -73,6 +73,7 @@ class Plan:
     require: Require = "any"
     min_bus_bandwidth: float | None = None
     verify_port: int = 29511
+    verify_timeout: float = 120.0
 
     @property
     def head(self) -> Member:
@@ -171,6 +172,7 @@ def make_plan(inventory: Inventory) -> Plan:
         require=inventory.network.require,
         min_bus_bandwidth=inventory.network.min_bus_bandwidth,
         verify_port=inventory.network.verify_port,
+        verify_timeout=inventory.network.verify_timeout,
     )
 
 

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from cluster.choice import Choice, choose, network_env
 from cluster.facts import Container, Facts
 from cluster.inventory.secrets import Secrets
 from cluster.join import why_not_joined
 from cluster.plan import Plan
 from cluster.render import digests, secrets_file
 
-SECRETS = "secrets.env"
+SECRETS, NETWORK_ENV = "secrets.env", "network.env"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ def standing(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Standi
     serving = frozenset(_vllm_that_stands(plan, facts, secrets)) if ray_complete else frozenset()
     if len(serving) < len(plan.servers):
         serving = frozenset()  # the ranks of one server live and die together
+        ray = _ray_of_this_network(plan, facts, ray)
     answer = facts[plan.head.name].answer
     return Standing(
         ray=ray,
@@ -57,6 +59,24 @@ def _ray_that_stands(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -
             yield member.name
         elif member.role == "head":
             return
+
+
+def _ray_of_this_network(plan: Plan, facts: Mapping[str, Facts], ray: frozenset[str]) -> frozenset[str]:
+    """Ray that was started with the HCAs that would be chosen today.
+
+    They are chosen over all nodes, so they have to be of one choice; a model that serves is left as it is.
+    """
+    choices = choose(plan, facts)
+    same = frozenset(name for name in ray if has_network_env(facts[name], choices[name]))
+    return same if plan.head.name in same else frozenset()
+
+
+def has_network_env(facts: Facts, choice: Choice) -> bool:
+    """Whether a node's network.env says what the choice does."""
+    content = network_env(choice)
+    if not facts.files:
+        return True  # another operator started it, from a home folder of their own
+    return facts.files.get(NETWORK_ENV) == (sha256(content) if content else None)
 
 
 def _vllm_that_stands(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Iterable[str]:

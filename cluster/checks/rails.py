@@ -73,6 +73,7 @@ def _unmatched(choices: Choices) -> Iterator[Problem]:
             name,
             warning,
             "the same names, or as many HCAs, on all nodes",
-            "Name each node's HCAs in the order of the rails: nodes[].hcas",
+            "Name as many HCAs on each node, whose devices are in one order (nodes[].hcas); where every HCA "
+            "reaches every other, NCCL_CROSS_NIC: 1 in network.nccl_env lets NCCL cross rails",
             "warning",
         )

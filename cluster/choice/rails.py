@@ -7,7 +7,7 @@ the pairs of all later rails cross, and on fabrics whose rails are apart they do
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from cluster.choice.choice import ETHERNET, Port
@@ -53,7 +53,22 @@ def _by_network(taken: ByNode) -> Rails | None:
         return None
     if not set(per_node[0]).intersection(*per_node):
         return None
-    return _common(taken, lambda port: port.networks[0], "by IPv4 network")
+    rails = _common(taken, lambda port: port.networks[0], "by IPv4 network")
+    return replace(rails, warning=_crossed(taken, rails))
+
+
+def _crossed(taken: ByNode, rails: Rails) -> str:
+    """NCCL_IB_HCA only filters: the devices keep the order that the node's verbs list has (NCCL
+    src/transport/net_ib, init), which goes by their names, and NCCL pairs those of one position."""
+    crossed = [
+        name for name, kept in rails.kept.items() if [port for port in taken[name] if port in kept] != [*kept]
+    ]
+    if not crossed:
+        return ""
+    return (
+        f"rails are not in the order of devices on {', '.join(crossed)}, as they are on {next(iter(taken))}, "
+        "and NCCL pairs HCAs by that order"
+    )
 
 
 def _common(taken: ByNode, key: Callable[[Port], str], way: str) -> Rails:

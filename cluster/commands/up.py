@@ -115,6 +115,10 @@ def _nothing_to_do(plan: Plan, as_json: bool) -> None:
         console.emit({"event": "nothing_to_do", "url": plan.url})
     else:
         console.say(f"nothing to do: {plan.served_name} is serving on {plan.url}/v1")
+        if plan.require != "any" or plan.min_bus_bandwidth is not None:
+            console.say(
+                "`clusterctl verify --live` shows what its traffic takes; `up` measures before it serves"
+            )
 
 
 def _serving(plan: Plan, last: Result | None, seconds: float, own: _OwnTime, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster import console, fleet, phases
 from cluster.apply import apply
-from cluster.choice import choose, explanation, explanation_json
+from cluster.choice import Choice, choose, explanation, explanation_json
 from cluster.commands.check import known_ids
 from cluster.errors import EXIT_DONE, PreflightError, Problem, UsageError
 from cluster.facts import Facts, without_hashes
@@ -15,6 +15,7 @@ from cluster.gather import gather
 from cluster.inventory import load
 from cluster.plan import Plan, make_plan
 from cluster.reporter import reporter
+from cluster.standing import has_network_env
 
 REMEDY = "`clusterctl verify --explain` says which interface and HCAs each node uses, and why."
 
@@ -40,13 +41,23 @@ def verify(file: Path, explain: bool, live: bool, ignore: tuple[str, ...], as_js
 
 def _explain(plan: Plan, facts: Mapping[str, Facts], as_json: bool) -> int:
     choices = choose(plan, facts)
+    older = [name for name in choices if not _runs_with(facts[name], choices[name])]
     if as_json:
-        console.emit(explanation_json(plan, choices))
+        console.emit({**explanation_json(plan, choices), "older": older})
         return EXIT_DONE
     for columns, rows in explanation(plan, choices):
         console.table(columns, rows)
         console.say("")
+    for name in older:
+        console.say(
+            f"{name}: what runs was started with another choice; it takes this one when Ray starts anew"
+        )
     return EXIT_DONE
+
+
+def _runs_with(facts: Facts, choice: Choice) -> bool:
+    """Whether what runs on a node, if anything, was started with this choice."""
+    return not any(container.running for container in facts.containers) or has_network_env(facts, choice)
 
 
 def _not_running(plan: Plan, facts: Mapping[str, Facts], live: bool) -> Iterator[Problem]:

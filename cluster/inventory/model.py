@@ -79,6 +79,9 @@ class Network(Section):
         None, description="GB/s of bus bandwidth that the all-reduce over all nodes has to reach at its best"
     )
     verify_port: Port = Field(29511, description="where the head listens while `verify` measures")
+    verify_timeout: Seconds = Field(
+        120.0, description="seconds that `verify` may take; more where torch loads slowly, or for many nodes"
+    )
 
 
 class Ray(Section):

@@ -7,10 +7,11 @@ from typing import Any
 
 from cluster.argv.node_script import script
 from cluster.checks import judge as sorted_out
+from cluster.doctor.redact import redacted
 from cluster.errors import Problem, count
 from cluster.facts import Facts
 from cluster.plan import Plan
-from cluster.proof.attestation import Attestation, parse
+from cluster.proof.attestation import Attestation, Process, parse
 from cluster.proof.environment import environment_problems
 from cluster.steps import Judgement, Outcome, Run
 
@@ -62,11 +63,19 @@ def summary(attested: Mapping[str, Attestation], problems: tuple[Problem, ...]) 
     return f"{where} {verb} the environment that was planned"
 
 
+def _without_secrets(process: Process) -> dict[str, str] | None:
+    if process.environment is None:
+        return None
+    return {
+        name: redacted(f"{name}={value}").partition("=")[2] for name, value in process.environment.items()
+    }
+
+
 def environments_json(attested: Mapping[str, Attestation]) -> dict[str, Any]:
     """{node: [{pid, kind, what, environment}]} for programs."""
     return {
         name: [
-            {"pid": one.pid, "kind": one.kind, "what": one.what, "environment": one.environment}
+            {"pid": one.pid, "kind": one.kind, "what": one.what, "environment": _without_secrets(one)}
             for one in attestation.processes
         ]
         for name, attestation in attested.items()

@@ -36,16 +36,17 @@ def judge(
     """Bandwidth, transports and what the inventory requires of them.
 
     Where ranks did not come to their end, only that counts: whatever else was measured, it was not all.
+    Whoever ignores it is told the rest.
     """
     answers = heard(plan, outcomes)
     found, could = measured(answers), links(plan, facts)
     report = report_of(answers)
-    problems = faults(answers, report) or (
-        *transport_problems(plan, facts, report),
-        *slowness(plan, found, could, report),
-    )
+    verdict = sorted_out(faults(answers, report), ignore)
+    if not verdict.errors:
+        rest = (*transport_problems(plan, facts, report), *slowness(plan, found, could, report))
+        verdict = sorted_out((*verdict.ignored, *rest), ignore)
     return Judgement(
-        sorted_out(problems, ignore),
+        verdict,
         lines=(*shown.lines(plan, found, could), *transport_lines(plan, report)),
         tables=(*shown.tables(found), *transport_tables(report)),
         content={**transport_content(plan, report), **shown.content(answers, found, could)},

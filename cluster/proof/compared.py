@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cluster.doctor.redact import redacted
 from cluster.errors import Problem, Severity
 from cluster.facts import Facts
 from cluster.plan import Member, Plan
@@ -47,6 +48,11 @@ def problem_of(
         _remedy(node, id_, name, processes, value),
         severity,
     )
+
+
+def shown(name: str, value: str) -> str:
+    """A value as a person may see it: quoted, and without what is a secret by its name or its form."""
+    return repr(redacted(f"{name}={value}").partition("=")[2])
 
 
 def named(processes: tuple[Process, ...]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from cluster.errors import Problem
 from cluster.proof.attestation import Kind, Process
-from cluster.proof.compared import Node, named, problem_of
+from cluster.proof.compared import Node, named, problem_of, shown
 
 UNPLANNED = re.compile(r"(NCCL|GLOO|TP_SOCKET)_")
 # NCCL's log shows what /etc/nccl.conf sets too. These vLLM leaves alone; others it sets by itself.
@@ -65,7 +65,7 @@ def _planned_ones(node: Node, process: Process) -> set[str]:
 def _wanted(node: Node) -> dict[str, str]:
     """What is to be there, in words."""
     log_file = {LOG_FILE: "a file (serve.nccl_debug)"} if node.plan.keeps_nccl_logs(node.member) else {}
-    return {name: repr(value) for name, value in node.expected.items()} | log_file
+    return {name: shown(name, value) for name, value in node.expected.items()} | log_file
 
 
 # --- overwritten ----------------------------------------------------------------------------------
@@ -80,10 +80,10 @@ def _overwritten(node: Node, name: str, expected: str) -> Iterator[Problem]:
     if wrong:
         value = next(iter(wrong))
         processes = tuple(process for one in wrong.values() for process in one)
-        values = " and ".join(repr(one) for one in wrong)
+        values = " and ".join(shown(name, one) for one in wrong)
         whose = ", the head's value," if _is_heads(node, name, value) else ""
         yield problem_of(
-            node, "env-overwritten", name, processes, f"is {values}{whose}", repr(expected), value
+            node, "env-overwritten", name, processes, f"is {values}{whose}", shown(name, expected), value
         )
 
 
@@ -125,7 +125,7 @@ def _unplanned(node: Node) -> Iterator[Problem]:
             "env-unplanned",
             name,
             tuple(processes),
-            f"is {value!r}",
+            f"is {shown(name, value)}",
             "not set: no one planned it",
             value,
         )

@@ -51,7 +51,8 @@ def _judge(
         *_ranks_not_seen(plan, attested),
         *environment_problems(plan, facts, attested, said(attested, report)),
     )
-    shown = not unread and (needs_log or report is not None or plan.runtime.device == "cpu")
+    heard_all = not sorted_out(unread, ignore).errors
+    shown = heard_all and (needs_log or report is not None or plan.runtime.device == "cpu")
     problems = (*unread, *arrived, *(transport_problems(plan, facts, report) if shown else ()))
     return Judgement(
         sorted_out((_while_it_serves(problem) for problem in problems), ignore),

@@ -90,6 +90,16 @@ def test_verify_explains_each_port(clusterctl: Clusterctl) -> None:
     assert "gpu-01 eth0 10.0.0.11 used it carries the node's address 10.0.0.11" in shown
 
 
+def test_verify_tells_what_runs_with_another_choice(clusterctl: Clusterctl, rails: FakeFleet) -> None:
+    clusterctl("up")
+    assert "another choice" not in clusterctl("verify", "--explain").out
+    rails.facts["gpu-01"]["hcas"] = infiniband("mlx5_0", "mlx5_1", down="mlx5_1")
+    rails.facts["gpu-02"]["hcas"] = infiniband("ibp9s0")
+    told = [line for line in clusterctl("verify", "--explain").lines if "another choice" in line]
+    assert [line.partition(":")[0] for line in told] == ["gpu-01", "gpu-02"]
+    assert json.loads(clusterctl("verify", "--explain", "--json").out)["older"] == ["gpu-01", "gpu-02"]
+
+
 @pytest.mark.usefixtures("rails")
 def test_verify_explains_for_programs(clusterctl: Clusterctl) -> None:
     nodes = json.loads(clusterctl("verify", "--explain", "--json").out)["nodes"]

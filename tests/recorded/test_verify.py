@@ -82,9 +82,11 @@ def test_half_of_the_logs_prove_no_rdma() -> None:
     """One node alone spoke: the other is named, whatever the first one's log shows."""
     wanted = plan({"network.require": "ib"})
     first = gzip.decompress((HERE / "socket-0.json.gz").read_bytes()).decode()
-    judgement = collectives.judge(
-        wanted, fresh(wanted), (), {"gpu-01": Result(0, first, ""), "gpu-02": "gone"}
-    )
+    outcomes = {"gpu-01": Result(0, first, ""), "gpu-02": "gone"}
+    judgement = collectives.judge(wanted, fresh(wanted), (), outcomes)
     assert [(problem.id, problem.node) for problem in judgement.verdict.errors] == [
         ("verify-failed", "gpu-02")
     ]
+    ignoring = collectives.judge(wanted, fresh(wanted), ("verify-failed",), outcomes).verdict
+    assert [problem.id for problem in ignoring.ignored] == ["verify-failed"]
+    assert [problem.id for problem in ignoring.errors] == ["transport-unmet"]

@@ -260,6 +260,10 @@ def test_rails_of_roce_match_by_their_networks() -> None:
     assert [port.networks for port in choices["gpu-02"].hcas] == [("10.1.0.0/24",), ("10.1.2.0/24",)]
     assert choices["gpu-01"].reasons.hcas.endswith("2 of 3 ports, rails matched by IPv4 network")
     assert whys(choices["gpu-01"]) == {"mlx5_1:1": "rail"}
+    assert choices["gpu-01"].warning == (
+        "rails are not in the order of devices on gpu-02, as they are on gpu-01, "
+        "and NCCL pairs HCAs by that order"
+    )
 
 
 @pytest.mark.parametrize("network", ["10.1.0.0/16", None], ids=["one network", "unknown networks"])

@@ -13,7 +13,7 @@ from samples import PROCESS, container, fresh, healthy, plan, sha256
 from cluster import phases
 from cluster.facts import Facts
 from cluster.plan import Plan
-from cluster.steps import Put, Run
+from cluster.steps import Phase, Put, Run
 
 BOTH = "NCCL_IB_HCA==mlx5_0:1,mlx5_1:1\n"
 FIRST = "NCCL_IB_HCA==mlx5_0:1\n"
@@ -86,23 +86,42 @@ def test_a_port_that_goes_down_restarts_no_model_that_serves(backend: str) -> No
     assert phases.up(one, facts) == ()
 
 
-def test_beside_containers_that_stay_it_stays() -> None:
-    """A port went down, and the worker's Ray died: that node alone learns of it."""
+def test_a_node_that_comes_back_with_fewer_ports_changes_the_choice_of_all() -> None:
+    """Unlike numbers of HCAs would hang: nothing serves any more, so Ray starts anew everywhere."""
     facts = serving(plan())
     facts["gpu-02"] = replace(
         facts["gpu-02"],
         hcas=(hca(0), hca(1, port("DOWN"))),
         containers=(container(plan(), plan().workers[0], "ray", running=False),),
     )
-    assert network_steps(plan(), facts) == [("gpu-02", FIRST)]
+    assert network_steps(plan(), facts) == [("gpu-01", FIRST), ("gpu-02", FIRST)]
+    assert {"Start Ray head", "Start Ray workers"} <= titles(phases.up(plan(), facts))
 
 
-def test_a_server_that_is_started_beside_ray_has_rays_variables() -> None:
+def test_after_a_failed_gate_what_was_mended_is_chosen() -> None:
+    """Ray stands without a model, started while a port was down."""
+    facts = {
+        name: replace(one, containers=tuple(c for c in one.containers if c.role == "ray"), answer=None)
+        for name, one in serving(plan(), FIRST).items()
+    }
+    assert network_steps(plan(), facts) == [("gpu-01", BOTH), ("gpu-02", BOTH)]
+    assert {"Remove what is outdated", "Start Ray head", "Start Ray workers"} <= titles(
+        phases.up(plan(), facts)
+    )
+
+
+def test_a_server_that_is_started_anew_has_what_is_chosen_today() -> None:
+    """Another flag of vLLM's restarts the server; Ray stays where its HCAs are those of today."""
     after = plan({"serve.args.max_model_len": 8192})
     facts = serving(plan())
-    facts["gpu-02"] = replace(facts["gpu-02"], hcas=(hca(0), hca(1, port("DOWN"))))
-    assert "Start vLLM" in [phase.title for phase in phases.up(after, facts)]
     assert network_steps(after, facts) == []
+    assert "Start Ray head" not in titles(phases.up(after, facts))
+    facts["gpu-02"] = replace(facts["gpu-02"], hcas=(hca(0), hca(1, port("DOWN"))))
+    assert network_steps(after, facts) == [("gpu-01", FIRST), ("gpu-02", FIRST)]
+
+
+def titles(found: tuple[Phase, ...]) -> set[str]:
+    return {phase.title for phase in found}
 
 
 def test_on_one_node_there_is_no_file() -> None:
