@@ -206,7 +206,7 @@ class _Work:
     def _run(self, step: Run) -> Result:
         result = self._connections[step.node].run(step.argv, timeout=step.timeout)
         if result.exit_code != 0:
-            said = "\n".join((result.stderr or result.stdout).strip().splitlines()[-6:])
+            said = "\n".join((result.stderr or result.stdout).strip().splitlines()[-6:]) or "it said nothing"
             raise _Failed(f"{_short(step.argv)} exited {result.exit_code}: {said}{self._evidence(step)}")
         return result
 

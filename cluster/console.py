@@ -109,7 +109,13 @@ def confirm(question: str) -> bool:
 def rich_console(stderr: bool = False, wide: bool = False) -> RichConsole:
     from rich.console import Console
 
-    return Console(stderr=stderr, width=1000 if wide else None, highlight=False)
+    class Piped(Console):
+        """Rich would end the program with exit code 1 where the reader (head, less) has seen enough."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Piped(stderr=stderr, width=1000 if wide else None, highlight=False)
 
 
 def dry_run(phases: tuple[Phase, ...], as_json: bool) -> None:

@@ -35,7 +35,12 @@ def interface_reasons(member: Member, facts: Facts) -> tuple[InterfaceReason, ..
 
 def _why(member: Member, facts: Facts, name: str, taken: str | None) -> str:
     if name == taken:
-        return "; ".join((_why_taken(member), *_set_apart(member)))
+        absent = (
+            ("it has no IPv4 address there, or is not there",)
+            if name not in facts.interfaces and facts.interfaces
+            else ()
+        )
+        return "; ".join((_why_taken(member), *absent, *_set_apart(member)))
     interface = facts.interfaces[name]
     if name == "lo":
         return "loopback: it reaches no other node"
@@ -43,6 +48,8 @@ def _why(member: Member, facts: Facts, name: str, taken: str | None) -> str:
         return "down"
     if name.startswith(VIRTUAL):
         return "a bridge or tunnel of containers or virtual machines"
+    if member.address in interface.addresses:
+        return f"it carries the node's address, but {taken} is set"
     return _elsewhere(interface, facts.interfaces.get(taken or ""))
 
 

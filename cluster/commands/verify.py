@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster import console, fleet, phases
 from cluster.apply import apply
+from cluster.checks.system import verify_port_taken
 from cluster.choice import Choice, choose, explanation, explanation_json
 from cluster.commands.check import known_ids
 from cluster.errors import EXIT_DONE, PreflightError, Problem, UsageError
@@ -14,8 +15,9 @@ from cluster.facts import Facts, without_hashes
 from cluster.gather import gather
 from cluster.inventory import load
 from cluster.plan import Plan, make_plan
+from cluster.render import node_files
 from cluster.reporter import reporter
-from cluster.standing import has_network_env
+from cluster.standing import has_network_env, sha256
 
 REMEDY = "`clusterctl verify --explain` says which interface and HCAs each node uses, and why."
 
@@ -31,8 +33,13 @@ def verify(file: Path, explain: bool, live: bool, ignore: tuple[str, ...], as_js
         facts = gather(plan, lines.connections, without_hashes)
         if explain:
             return _explain(plan, facts, as_json)
-        if missing := tuple(_not_running(plan, facts, live)):
-            raise PreflightError(missing)
+        if in_the_way := (
+            *_not_running(plan, facts, live),
+            *_outdated(plan, facts),
+            *_port(plan, facts, live),
+        ):
+            raise PreflightError(in_the_way)
+        _say_what_is_shared(plan, facts, live, as_json)
         todo = phases.live(plan, facts, ignore) if live else phases.verify(plan, facts, ignore)
         with reporter(as_json) as report:
             apply(todo, lines.connections, len(plan.members), report, REMEDY)
@@ -74,3 +81,33 @@ def _not_running(plan: Plan, facts: Mapping[str, Facts], live: bool) -> Iterator
                 f"a running {role} container",
                 "Run `clusterctl up`: it proves the network before it loads the model",
             )
+
+
+def _outdated(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Problem]:
+    """The scripts that are on a node measure what runs there: they have to be those of this inventory."""
+    for member in plan.members:
+        there = facts[member.name].files
+        differing = [f.path for f in node_files(plan, member) if there.get(f.path) != sha256(f.content)]
+        if differing:
+            yield Problem(
+                "scripts-outdated",
+                member.name,
+                f"{differing[0]} is of another inventory or version of clusterctl, or not there",
+                f"~/{member.folder} as this inventory renders it",
+                "Run `clusterctl up`, which writes what differs and starts anew what was started from it",
+            )
+
+
+def _port(plan: Plan, facts: Mapping[str, Facts], live: bool) -> Iterator[Problem]:
+    if not live and plan.gpus > 1 and plan.verify_port in facts[plan.head.name].listening:
+        yield verify_port_taken(plan.head.name, plan.verify_port)
+
+
+def _say_what_is_shared(plan: Plan, facts: Mapping[str, Facts], live: bool, as_json: bool) -> None:
+    serves = any((c := facts[m.name].container("serve")) is not None and c.running for m in plan.servers)
+    if not as_json and not live and plan.gpus < 2:
+        console.say("one GPU: there is nothing to measure")
+    elif not as_json and not live and serves:
+        console.say(
+            "the model's server shares its GPUs and links with this measurement; --live measures nothing"
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cluster import nccl
-from cluster.argv.collectives import TOTAL_LIMIT
 from cluster.argv.node_script import script
 from cluster.checks import judge as sorted_out
 from cluster.facts import Facts
@@ -19,15 +18,16 @@ from cluster.proof.slowness import slowness
 from cluster.proof.transport import transport_content, transport_lines, transport_problems, transport_tables
 from cluster.steps import Judgement, Outcome, Run
 
-# Seconds; the program ends by itself before, a container needs some to start.
-TIMEOUT = TOTAL_LIMIT + 60.0
+# Seconds beside network.verify_timeout, at which the program ends by itself: a container needs some to start.
+MARGIN_S = 60.0
 
 
 def steps(plan: Plan) -> tuple[Run, ...]:
     """One on each node, all at once; none where there is but one rank."""
     if plan.gpus < 2:
         return ()
-    return tuple(Run(member.name, script(member, "verify"), TIMEOUT) for member in plan.members)
+    timeout = plan.verify_timeout + MARGIN_S
+    return tuple(Run(member.name, script(member, "verify"), timeout) for member in plan.members)
 
 
 def judge(
@@ -47,7 +47,10 @@ def judge(
         verdict = sorted_out((*verdict.ignored, *rest), ignore)
     return Judgement(
         verdict,
-        lines=(*shown.lines(plan, found, could), *transport_lines(plan, report)),
+        lines=(
+            *shown.lines(plan, found, could),
+            *(transport_lines(plan, report) if found.sweep or report else ()),
+        ),
         tables=(*shown.tables(found), *transport_tables(report)),
         content={**transport_content(plan, report), **shown.content(answers, found, could)},
     )

@@ -14,6 +14,10 @@ from cluster.steps import Row, Table
 
 MOST_NODES = 10
 WORST_PAIRS = 10
+NOT_LARGER = {
+    "memory": "larger messages were not measured: others hold the GPU memory, as a model that serves does",
+    "time": "larger messages were not measured: they would have taken too long",
+}
 UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -25,6 +29,8 @@ def lines(plan: Plan, measured: Measured, links: Mapping[str, Link]) -> Iterator
             f"all-reduce over {best.ranks} ranks on {count(len(plan.members), 'node')}: bus bandwidth "
             f"{in_words(best.bus_bandwidth)} at {size_in_words(best.bytes)}{_latency(measured)}"
         )
+    if measured.sweep_end in NOT_LARGER:
+        yield NOT_LARGER[measured.sweep_end]
     if best is not None and links:
         yield _share(best, links)
     if measured.stages:
@@ -54,7 +60,8 @@ def _share(best: AllReduce, links: Mapping[str, Link]) -> str:
 
 def tables(measured: Measured) -> tuple[Table, ...]:
     """The sweep, and the pairs of nodes: all of them while there are few, else the slowest."""
-    found = (_sweep(measured), _pairs(measured.pairs))
+    known = any(pair.bandwidth is not None for pair in measured.pairs)
+    found = (_sweep(measured), _pairs(measured.pairs if known else ()))
     return tuple(table for table in found if table[1])
 
 
@@ -106,6 +113,7 @@ def content(heard: Heard, measured: Measured, links: Mapping[str, Link]) -> dict
             }
             for one in measured.sweep
         ],
+        "sweep_end": measured.sweep_end or None,
         "stages": [asdict(stage) for stage in measured.stages],
         "pairs": [asdict(pair) for pair in measured.pairs],
         "links": [asdict(link) | {"through": list(link.through)} for link in links.values()],

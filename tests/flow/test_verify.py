@@ -151,7 +151,7 @@ def test_all_nodes_are_heard_though_one_is_lost(clusterctl: Clusterctl, fleet: F
         "error: Prove the network failed on 1 of 2 nodes",
         "  gpu-02  the connection to gpu-02 broke: no answer for 15 s; expected: an answer from every "
         "rank [verify-failed]",
-        "      `sh .clusterctl/demo/gpu-02/run_cluster.sh verify` on all nodes at once does it by hand",
+        "      `sh ~/.clusterctl/demo/gpu-02/run_cluster.sh verify` on all nodes at once does it by hand",
     ]
 
 
@@ -163,6 +163,33 @@ def test_explaining_asks_for_facts_alone(clusterctl: Clusterctl, fleet: FakeFlee
     (explained,) = clusterctl("verify", "--explain", "--json").events
     assert "mlx5_0" in str(explained)
     assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
+
+
+@pytest.mark.usefixtures("standing")
+def test_scripts_of_another_inventory_measure_nothing(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    """They would go on listening on the old port, and blame the new one."""
+    fleet.write(GOOD + "network: {verify_port: 29600}\n")
+    outcome = clusterctl("verify")
+    assert outcome.code == 5
+    assert outcome.err.count("[scripts-outdated]") == 2
+    assert "run_cluster.sh is of another inventory" in outcome.err
+    assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
+    assert clusterctl("up").code == 0
+    assert clusterctl("verify").code == 0
+
+
+@pytest.mark.usefixtures("standing")
+def test_a_port_that_is_taken_is_known_before(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    fleet.facts = {"gpu-01": {"listening": Result(0, "LISTEN 0 128 0.0.0.0:29511 0.0.0.0:*\n", "")}}
+    outcome = clusterctl("verify")
+    assert (outcome.code, fleet.steps()) == (5, {"gpu-01": [], "gpu-02": []})
+    assert "[verify-port-in-use]" in outcome.err
+
+
+@pytest.mark.usefixtures("standing")
+def test_it_says_what_it_disturbs(clusterctl: Clusterctl) -> None:
+    assert clusterctl("verify").lines[0].startswith("the model's server shares its GPUs and links")
+    assert "shares" not in clusterctl("verify", "--live").out
 
 
 def test_two_questions_at_once(clusterctl: Clusterctl, fleet: FakeFleet) -> None:

@@ -472,7 +472,11 @@ def test_the_interface_is_the_one_that_carries_the_address() -> None:
     [
         ({"network.interface": "eth1"}, "eth1", "set in the inventory (network.interface)"),
         ({"nodes.0.interface": "eth2"}, "eth2", "set in the inventory (interface of gpu-01)"),
-        ({"nodes.0.interface": "ib0"}, "ib0", "set in the inventory (interface of gpu-01)"),
+        (
+            {"nodes.0.interface": "ib0"},
+            "ib0",
+            "set in the inventory (interface of gpu-01); it has no IPv4 address there, or is not there",
+        ),
         (
             {"env.GLOO_SOCKET_IFNAME": "eth1"},
             "bond0",
