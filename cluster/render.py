@@ -14,7 +14,7 @@ import jinja2
 
 from cluster import __version__
 from cluster.argv import collectives, docker, ray, vllm
-from cluster.on_node import PROCESS_ENGINE, plugin_files, program
+from cluster.on_node import PROCESS_ENGINE, PROOF, plugin_files, program
 from cluster.plan import Member, Plan
 from cluster.steps import Argv, Secret
 
@@ -61,9 +61,7 @@ def node_files(plan: Plan, member: Member) -> tuple[File, ...]:
     programs = (
         "ray_nodes.py",
         "completion.py",
-        "collectives.py",
-        "collectives_rank.py",
-        "environments.py",
+        *PROOF,
         *(PROCESS_ENGINE if _is_process(plan) else ()),
     )
     return (

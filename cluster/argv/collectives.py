@@ -5,8 +5,9 @@ from __future__ import annotations
 from cluster.plan import Member, Plan
 from cluster.steps import Argv
 
-# Seconds: to import torch and find each other; each measurement; all of it.
-START_LIMIT, STAGE_LIMIT, TOTAL_LIMIT = 60.0, 20.0, 120.0
+# Of the time for all of it: to import torch, or to join, or to make the communicator; and each measurement.
+START_SHARE, STAGE_SHARE = 1 / 2, 1 / 6
+LONGEST_STAGE = 20.0  # seconds: what hangs is to be told soon, however long a start may take
 
 
 def arguments(plan: Plan, member: Member) -> Argv:
@@ -18,7 +19,7 @@ def arguments(plan: Plan, member: Member) -> Argv:
         *("--gpus", ",".join(str(one.node.gpus) for one in plan.members)),
         *("--backend", "gloo" if plan.runtime.device == "cpu" else "nccl"),
         *("--stride", str(plan.tensor_parallel_size)),
-        *("--start-limit", f"{START_LIMIT:g}"),
-        *("--stage-limit", f"{STAGE_LIMIT:g}"),
-        *("--total-limit", f"{TOTAL_LIMIT:g}"),
+        *("--start-limit", f"{plan.verify_timeout * START_SHARE:g}"),
+        *("--stage-limit", f"{min(LONGEST_STAGE, plan.verify_timeout * STAGE_SHARE):g}"),
+        *("--total-limit", f"{plan.verify_timeout:g}"),
     )

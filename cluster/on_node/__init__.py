@@ -1,6 +1,8 @@
-"""The programs that clusterctl puts on nodes as files: nothing but the standard library, one file each.
-Only the engine "process" is several, which import each other by relative names; and collectives.py starts
-collectives_rank.py, which needs the torch that is there.
+"""The programs that clusterctl puts on nodes as files: nothing but the standard library.
+
+The engine "process" is several, which import each other by relative names. collectives.py and environments.py
+import what lies beside them, as a module of this package or as the program that they are on a node; and
+collectives.py starts collectives_rank.py, which needs the torch that is there.
 
 They run on the node (in its container, or beside it with the "process" engine), where clusterctl is not
 installed and Python may be as old as 3.9. On the operator's side they are text; this module hands it out.
@@ -10,6 +12,16 @@ from importlib.resources import files
 
 # `python3 -m on_node.processes`, run in the folder that on_node/ lies in: the program, then what it imports.
 PROCESS_ENGINE = ("processes.py", "process_log.py", "process_state.py", "process_table.py", "supervisor.py")
+# What proves the network: two programs, the one that the first starts, and what they import.
+PROOF = (
+    "collectives.py",
+    "collectives_alone.py",
+    "collectives_process.py",
+    "collectives_rank.py",
+    "collectives_sizes.py",
+    "environments.py",
+    "packed_log.py",
+)
 # Where importlib.metadata looks for entry points: any `NAME-VERSION.dist-info` folder on PYTHONPATH.
 DIST_INFO = "clusterctl_cpu_platform-1.dist-info"
 METADATA = """\

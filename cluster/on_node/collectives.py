@@ -7,14 +7,15 @@ too long is named and killed, with the others. Prints ONE JSON object, whatever 
 
     {"node_rank": 0, "backend": "gloo", "torch": "2.13.0", "seconds": 4.1, "error": "",
      "ranks": [{"rank": 0, "state", "stage", "steps", "error", "missing", "process"}, ...],
-     "sweep": [{"bytes", "seconds", "iterations"}, ...],
+     "sweep": [{"bytes", "seconds", "iterations"}, ...], "sweep_end": "largest",
      "stages": [{"src", "dst", "bytes", "seconds"}, ...], "pairs": [{"src", "dst", "bytes", "seconds"}, ...],
      "logs": [{"pid", "size", "cut", "gzip": BASE64}, ...]}
 
 `state` is done, failed (an exception: `error`), died (of a signal, or without a word) or hung, and `stage`
 what it was doing; `steps` is how many stages it has entered, the same ones for all. `missing` are ranks that
 never came, and `process` is the kernel's letter for a rank that hung: T stopped, D waiting in the kernel.
-`error` is what ended all: port taken, terminated, out of time.
+`error` is what ended all: port taken, terminated, out of time. `sweep_end` is why the sweep has no larger
+size: that was the largest, a larger one would take too much time, or memory that is not free.
 It needs no line to the operator to end by itself, and leaves no process and no file. One that is started
 while another still runs on the node ends that one first.
 """
@@ -22,13 +23,10 @@ while another still runs on the node ends that one first.
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import errno
-import gzip
 import json
 import os
-import re
 import selectors
 import shutil
 import signal
@@ -38,18 +36,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __package__:
+    from .collectives_alone import is_obeyed, take_over
+    from .collectives_process import GRACE_S, JOINING, MEETING, STARTING, Rank, end
+    from .packed_log import packed
+else:  # as a program on a node
+    sys.dont_write_bytecode = True  # nothing is left beside it
+    from collectives_alone import is_obeyed, take_over
+    from collectives_process import GRACE_S, JOINING, MEETING, STARTING, Rank, end
+    from packed_log import packed
 
 RANK = Path(__file__).with_name("collectives_rank.py")
-STARTING, JOINING = "starting", "joining the others"
-TAKE_OVER_S = 10.0
-GRACE_S = 3.0  # for the other ranks, once one has failed: what they have to say of it
-LAST_WORDS = 2000
 LARGEST_LOG = 4 << 20  # bytes of each rank's; NCCL needs some 100 KB for a communicator of 16
 DEBUG = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,BOOTSTRAP,ENV,NET,GRAPH"}
 # Ranks with unlike numbers of network devices would hang (https://github.com/NVIDIA/nccl/issues/2428).
 DEFAULTS = {"NCCL_IGNORE_NET_MISMATCH": "0", "OMP_NUM_THREADS": "1"}
-SHARED_MEMORY = re.compile(r"(/dev/shm/nccl-\w+)")
 
 
 def main() -> None:
@@ -66,7 +69,7 @@ def main() -> None:
     except OSError as failure:
         error = f"{type(failure).__name__}: {failure}"
     finally:
-        watch.kill()
+        end(watch.ranks)
     answer = {**watch.answer(), "error": error, "seconds": round(time.monotonic() - started, 3)}
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(BrokenPipeError):
@@ -84,7 +87,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backend", choices=("nccl", "gloo"), required=True)
     parser.add_argument("--stride", type=int, required=True, help="from a rank to the next pipeline stage's")
     parser.add_argument(
-        "--start-limit", type=float, default=60.0, help="seconds to import torch, and to join"
+        "--start-limit",
+        type=float,
+        default=60.0,
+        help="seconds to import torch, as many to join, as many for the communicator",
     )
     parser.add_argument("--stage-limit", type=float, default=20.0, help="seconds for each measurement")
     parser.add_argument("--total-limit", type=float, default=120.0, help="seconds for all of it")
@@ -93,64 +99,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def numbers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
-
-
-class Rank:
-    """A process of collectives_rank.py: what it has said, and what it is doing since when."""
-
-    def __init__(self, number: int, process: subprocess.Popen[bytes], errors: Path) -> None:
-        self.number, self.process, self.errors = number, process, errors
-        self.stage, self.since, self.state = STARTING, time.monotonic(), ""
-        self.steps = 0
-        self.error, self.kernel_state = "", ""
-        self.missing: list[int] = []
-        self.said: list[dict[str, Any]] = []
-        self._rest = b""
-
-    def hear(self, content: bytes) -> None:
-        *lines, self._rest = (self._rest + content).split(b"\n")
-        for line in lines:
-            said = json.loads(line)
-            self.stage, self.since = said.get("stage", self.stage), time.monotonic()
-            self.steps += "stage" in said
-            self.error = said.get("error", self.error)
-            self.missing = said.get("missing", self.missing)
-            self.state = said.get("state", self.state)
-            self.said.append(said)
-
-    def ended(self) -> None:
-        """Its pipe has closed: it is gone, or will be at once."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(GRACE_S)
-        if self.state:
-            return
-        code = self.process.returncode
-        how = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
-        said = self.errors.read_text(errors="replace")[-LAST_WORDS:].strip()
-        self.state, self.error = "died", f"{how}\n{said}".strip()
-
-    def hung(self) -> None:
-        self.state = "hung"
-        with contextlib.suppress(OSError, IndexError):
-            content = Path(f"/proc/{self.process.pid}/stat").read_text()
-            self.kernel_state = content.rpartition(")")[2].split()[0]
-
-    def kill(self) -> None:
-        """It, and what it may have started; NCCL's shared memory outlives a process that is killed."""
-        segments = set()
-        with contextlib.suppress(OSError):
-            segments = set(SHARED_MEMORY.findall(Path(f"/proc/{self.process.pid}/maps").read_text()))
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        for segment in segments:
-            with contextlib.suppress(OSError):
-                os.unlink(segment)
-
-    @property
-    def report(self) -> dict[str, Any]:
-        named = {name: getattr(self, name) for name in ("state", "stage", "steps", "error", "missing")}
-        return {"rank": self.number, **named, "process": self.kernel_state}
 
 
 class Watch:
@@ -182,16 +130,18 @@ class Watch:
                 if left <= 0:
                     return self.give_up()
                 for key, _ in pipes.select(left):
-                    if key.data is None:
-                        return self.terminated(key.fileobj)
-                    self.hear(key.data, pipes)
+                    if key.data is not None:
+                        self.hear(key.data, pipes)
+                    elif self.has_to_end(key.fileobj):
+                        return "terminated"
         return ""
 
-    def terminated(self, by: object) -> str:
+    def has_to_end(self, by: object) -> bool:
         """By a signal, or by another of its kind, which waits until this one is gone."""
-        if by is self.alone:
-            self.successor, _ = self.alone.accept()
-        return "terminated"
+        if by is not self.alone:
+            return True
+        self.successor = is_obeyed(self.alone)
+        return self.successor is not None
 
     def start(self, number: int, local_rank: int) -> Rank:
         arguments = self.arguments
@@ -219,7 +169,6 @@ class Watch:
             return
         pipes.unregister(rank.process.stdout)
         rank.ended()
-        rank.since = time.monotonic()
 
     def patience(self) -> float:
         """Until when: the first limit of a rank that still runs, or a little after one has failed."""
@@ -229,7 +178,8 @@ class Watch:
         return min(running + failed + ending)
 
     def limit(self, rank: Rank) -> float:
-        limits = {STARTING: self.arguments.start_limit, JOINING: self.arguments.start_limit + GRACE_S}
+        start = self.arguments.start_limit
+        limits = {STARTING: start, JOINING: start + GRACE_S, MEETING: start}
         return float(limits.get(rank.stage, self.arguments.stage_limit))
 
     def give_up(self) -> str:
@@ -238,10 +188,6 @@ class Watch:
         for rank in running:
             rank.hung()
         return "out of time" if running else ""
-
-    def kill(self) -> None:
-        for rank in self.ranks:
-            rank.kill()
 
     def answer(self) -> dict[str, Any]:
         logs = [(rank.process.pid, self.folder / f"nccl.{rank.number}") for rank in self.ranks]
@@ -255,25 +201,11 @@ class Watch:
             "sweep": max(
                 ([s["sweep"] for s in r.said if "sweep" in s] for r in self.ranks), key=len, default=[]
             ),
+            "sweep_end": next((line["sweep_end"] for line in said if "sweep_end" in line), ""),
             "stages": [line["stages"] for line in said if "stages" in line],
             "pairs": [line["pair"] for line in said if "pair" in line],
-            "logs": [packed(pid, log) for pid, log in logs if log.exists()],
+            "logs": [{"pid": pid, **log} for pid, path in logs if (log := packed(path, LARGEST_LOG))],
         }
-
-
-def take_over(name: str) -> socket.socket:
-    """Be the only one on this node: one that still runs, of an operator who is gone, ends before.
-
-    The name is abstract, unix(7): it leaves no file, and goes with its process. Raises OSError.
-    """
-    with contextlib.suppress(ConnectionRefusedError), socket.socket(socket.AF_UNIX) as other:
-        other.settimeout(TAKE_OVER_S)
-        other.connect(name)
-        other.recv(1)  # nothing comes; its end closes the line
-    alone = socket.socket(socket.AF_UNIX)
-    alone.bind(name)
-    alone.listen()
-    return alone
 
 
 def is_taken(port: int) -> bool:
@@ -286,14 +218,6 @@ def is_taken(port: int) -> bool:
         except OSError as error:
             return error.errno == errno.EADDRINUSE
     return False
-
-
-def packed(pid: int, log: Path) -> dict[str, Any]:
-    """The head of a log; `size` is that of the whole."""
-    size = log.stat().st_size
-    with log.open("rb") as content:
-        head = gzip.compress(content.read(LARGEST_LOG))
-    return {"pid": pid, "size": size, "cut": size > LARGEST_LOG, "gzip": base64.b64encode(head).decode()}
 
 
 if __name__ == "__main__":

@@ -8,29 +8,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import math
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-KIBIBYTE, MEBIBYTE = 1 << 10, 1 << 20
-# Bytes. A CPU's ranks share a few cores and a slower network.
-SWEEP = {
-    "nccl": (8, MEBIBYTE, 16 * MEBIBYTE, 128 * MEBIBYTE, 512 * MEBIBYTE),
-    "gloo": (8, 64 * KIBIBYTE, MEBIBYTE, 8 * MEBIBYTE),
-}
-LARGEST_MESSAGE = {"nccl": 64 * MEBIBYTE, "gloo": 4 * MEBIBYTE}
-SMALLEST_MESSAGE = 64 * KIBIBYTE
-SECONDS, MOST = 0.25, 1000  # what a measurement aims at, and its largest number of iterations
-LONGEST_S = 8.0  # a size that would take longer is left out
+if TYPE_CHECKING or __package__:
+    from . import collectives_sizes as sizes
+else:  # as a program on a node
+    import collectives_sizes as sizes
+
 PAIRS_S = 8.0  # for all rounds of pairs
-SHARE = 4  # of the free memory; the server may be running
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 Transfer = Callable[[int], None]
@@ -81,7 +74,7 @@ class Ranks:
     """All ranks together, seen from one of them."""
 
     def __init__(self, task: SimpleNamespace, say: Callable[..., None]) -> None:
-        self.task, self.say = task, say
+        self.task, self.say, self.started = task, say, time.monotonic()
         self.first = [sum(task.gpus[:node]) for node in range(len(task.gpus))]
         self.world = sum(task.gpus)
         self.node = max(node for node, first in enumerate(self.first) if first <= task.rank)
@@ -95,9 +88,8 @@ class Ranks:
         store = self.join()
         self.say(stage="making the communicator")
         self.begin(store)
-        for size in SWEEP[self.task.backend]:
-            if not self.all_reduce(size):
-                break
+        self.say(sweep_end=self.sweep())
+        self.message = sizes.largest_message(self.task.backend, -self.agreed(-self.free_memory()))
         self.pipeline()
         self.pairs()
         self.say(stage="ending")
@@ -141,13 +133,13 @@ class Ranks:
             torch.cuda.set_device(task.local_rank)
         self.device = torch.device("cuda", task.local_rank) if self.on_gpu else torch.device("cpu")
         # Gloo names the peer that it waited for. NCCL's watchdog only aborts: the parent is better at that.
-        share = 10 if self.on_gpu else 0.75
+        limit = task.total_limit if self.on_gpu else 0.75 * task.stage_limit
         self.distributed.init_process_group(
             task.backend,
             store=self.distributed.PrefixStore("group", store),
             rank=task.rank,
             world_size=self.world,
-            timeout=timedelta(seconds=task.stage_limit * share),
+            timeout=timedelta(seconds=limit),
         )
         ones = torch.ones(1024, device=self.device)
         self.distributed.all_reduce(ones)
@@ -156,19 +148,37 @@ class Ranks:
 
     # --- the measurements ---
 
-    def all_reduce(self, size: int) -> bool:
-        """A size of the sweep; False where a larger one would take too long, or has no room."""
-        self.say(stage=f"all-reduce of {in_words(size)}")
-        if self.agreed(float(size * SHARE > self.free_memory())):
-            return False
+    def sweep(self) -> str:
+        """Sizes from small to large; why it has no larger one: largest, time or memory."""
+        seconds = 0.0
+        steps = sizes.SWEEP[self.task.backend]
+        for size, smaller in zip(steps, (0, *steps)):
+            self.say(stage=f"all-reduce of {sizes.in_words(size)}")
+            if self.agreed(float(size * sizes.SHARE > self.free_memory())):
+                return "memory"
+            if (sizes.needed(size, smaller, seconds) if smaller else 0.0) > self.time_left():
+                return "time"
+            seconds = self.all_reduce(size)
+        return "largest"
+
+    def all_reduce(self, size: int) -> float:
+        """Seconds of one of a size."""
         content = self.zeros(size).view(self.torch.float32)
         _, seconds, iterations = self.paced(
             lambda _: self.distributed.all_reduce(content), self.agreed, size, size
         )
         seconds = self.agreed(seconds)
         self.say(sweep={"bytes": size, "seconds": seconds, "iterations": iterations})
-        following = [larger for larger in SWEEP[self.task.backend] if larger > size]
-        return bool(following) and 3 * seconds * (following[0] / size if size > 8 else 1) < LONGEST_S
+        return seconds
+
+    def time_left(self) -> float:
+        """Seconds for a measurement: half of what it has before it counts as hung, with some for pairs."""
+        left: float = self.task.total_limit - self.spent() - PAIRS_S
+        return min(left, float(self.task.stage_limit) / 2)
+
+    def spent(self) -> float:
+        """Seconds since the first rank began; the same for all."""
+        return self.agreed(time.monotonic() - self.started)
 
     def pipeline(self) -> None:
         """Every rank sends to its peer in the next pipeline stage, all at once."""
@@ -179,20 +189,18 @@ class Ranks:
         following, previous = rank + stride, rank - stride
         destinations = [following] if following < self.world else []
         sources = [previous] if previous >= 0 else []
-        size, seconds, _ = self.paced(self.exchange(sources, destinations), self.agreed, *self.messages())
+        size, seconds, _ = self.paced(self.exchange(sources, destinations), self.agreed, *self.messages)
         if destinations:
             self.say(stages={"src": rank, "dst": following, "bytes": size, "seconds": seconds})
 
     def pairs(self) -> None:
         """Every node with every other, in rounds in which each has part once, until the time is over."""
-        spent = 0.0
-        for number, peer in enumerate(rounds(len(self.task.gpus), self.node)):
-            if spent > PAIRS_S:
+        last = min(self.spent() + PAIRS_S, self.task.total_limit - self.task.stage_limit / 2)
+        for number, peer in enumerate(sizes.rounds(len(self.task.gpus), self.node)):
+            if self.spent() > last:
                 return
             self.say(stage=f"pairs of nodes, round {number + 1}")
-            started = time.monotonic()
             self.pair(peer)
-            spent += self.agreed(time.monotonic() - started)
 
     def pair(self, node: int | None) -> None:
         """To and from the rank of another node that has the same local rank."""
@@ -201,7 +209,7 @@ class Ranks:
             return
         peer = self.first[node] + task.local_rank
         size, seconds, _ = self.paced(
-            self.exchange([peer], [peer]), lambda value: self.agreed_with(peer, value), *self.messages()
+            self.exchange([peer], [peer]), lambda value: self.agreed_with(peer, value), *self.messages
         )
         seconds = self.agreed_with(peer, seconds)
         self.say(pair={"src": task.rank, "dst": peer, "bytes": size, "seconds": seconds})
@@ -213,13 +221,15 @@ class Ranks:
 
         All that have part in it have to come to the same numbers, hence `agree`: the longest time counts.
         """
-        self.clock(transfer, smallest, 2)  # the first makes the connections
+        self.clock(transfer, smallest, 1)  # it makes the connections
         once, size = agree(self.clock(transfer, smallest, 1)), smallest
-        while (larger := within(size, largest, size * SECONDS / 10 / once)) > size:
+        while (larger := sizes.within(size, largest, size * sizes.SECONDS / 10 / once)) > size:
             size = larger
             self.clock(transfer, size, 1)
             once = agree(self.clock(transfer, size, 1))
-        iterations = int(min(MOST, max(2, SECONDS / once)))
+        iterations = sizes.iterations_for(once)
+        if not iterations:
+            return size, once, 1
         return size, self.clock(transfer, size, iterations) / iterations, iterations
 
     def clock(self, transfer: Transfer, size: int, iterations: int) -> float:
@@ -232,7 +242,7 @@ class Ranks:
 
     def exchange(self, sources: list[int], destinations: list[int]) -> Transfer:
         """At once, as one group of NCCL's."""
-        sent, received = self.zeros(self.messages()[1]), self.zeros(self.messages()[1])
+        sent, received = self.zeros(self.message), self.zeros(self.message)
         one_way = self.distributed.P2POp
 
         def transfer(size: int) -> None:
@@ -261,38 +271,23 @@ class Ranks:
             work.wait()
         return max(value, float(other.item()))
 
+    @property
     def messages(self) -> tuple[int, int]:
-        return SMALLEST_MESSAGE, LARGEST_MESSAGE[self.task.backend]
+        return sizes.SMALLEST_MESSAGE, self.message
 
     def zeros(self, size: int) -> Any:
         return self.torch.zeros(size, dtype=self.torch.uint8, device=self.device)
 
     def free_memory(self) -> float:
-        return float(self.torch.cuda.mem_get_info()[0]) if self.on_gpu else float("inf")
+        """Bytes; what an earlier measurement has left to torch counts as free."""
+        if not self.on_gpu:
+            return float("inf")
+        self.torch.cuda.empty_cache()
+        return float(self.torch.cuda.mem_get_info()[0])
 
     def synchronize(self) -> None:
         if self.on_gpu:
             self.torch.cuda.synchronize()
-
-
-def rounds(nodes: int, node: int) -> Iterator[int | None]:
-    """The peers of a node in a round-robin tournament (circle method); None: it sits this round out."""
-    seats: list[int | None] = [*range(nodes), *([None] if nodes % 2 else [])]
-    for _ in range(len(seats) - 1):
-        yield seats[-1 - seats.index(node)]
-        seats = [seats[0], seats[-1], *seats[1:-1]]
-
-
-def within(smallest: int, largest: int, size: float) -> int:
-    """The power of two below, between two that are powers of two; a size of the sweep stays as it is."""
-    return smallest if size <= smallest else min(largest, 1 << int(math.log2(size)))
-
-
-def in_words(size: int) -> str:
-    for unit, name in ((MEBIBYTE, "MiB"), (KIBIBYTE, "KiB")):
-        if size >= unit:
-            return f"{size // unit} {name}"
-    return f"{size} B"
 
 
 if __name__ == "__main__":

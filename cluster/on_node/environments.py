@@ -12,7 +12,8 @@ away and came back is alive to Ray's GCS for up to 15 s by what it was before.
 
 It runs where Ray's and vLLM's processes are to be seen: in their container, or beside them, and then it looks
 at those alone that bear the same mark as itself. Only variables that the two files and the arguments name,
-and those of NCCL, Gloo, TensorPipe and UCX, are told, and of these none whose name speaks of a secret.
+and those of NCCL, Gloo, TensorPipe and UCX, are told, and of these none whose name speaks of a secret. A user
+and password in a URL are taken out of a value; a variable that is planned with them is not among `names`.
 
 /proc/PID/environ is what a process was started with: what it sets later is not in it, NCCL's own log is (all
 that its environment says to it, when it starts). A process that writes its title over its environment, as
@@ -22,20 +23,27 @@ setproctitle does unless SPT_NOENV is set, has none left: null.
 from __future__ import annotations
 
 import argparse
-import base64
-import gzip
 import json
 import os
 import re
 import socket
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __package__:
+    from .packed_log import packed
+else:  # as a program on a node
+    sys.dont_write_bytecode = True  # nothing is left beside it
+    from packed_log import packed
 
 # Of a process of the engine `process`; the folder of all of a cluster is the one above the one it names.
 MARK = "CLUSTERCTL_PROCESS"
 ALWAYS = re.compile(r"(NCCL|GLOO|TP_SOCKET|UCX)_|(RAY_ADDRESS|VLLM_HOST_IP)$")
-SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|KEY")
+# NCCL_IB_PKEY is a partition key of InfiniBand: a number that everybody may know.
+SECRET = re.compile(r"TOKEN|SECRET|PASS|PWD|CREDENTIAL|AUTH|(?<!IB_P)KEY", re.IGNORECASE)
+IN_URL = re.compile(r"(://)[^\s/?#]+@")
 # NCCL's channels come early in its log; a debug level of TRACE can write gigabytes after them.
 MOST_LOG_BYTES = 4 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024
@@ -65,15 +73,16 @@ def main() -> None:
 
 def found(folder: Path, names: list[str]) -> dict[str, Any]:
     network_env = variables_in(folder / "network.env")
-    planned = {*names, *(variables_in(folder / "env") or {}), *(network_env or {})}
+    planned = {**dict.fromkeys(names, ""), **(variables_in(folder / "env") or {}), **(network_env or {})}
     told = {name for name in planned if not SECRET.search(name)}
+    compared = {name for name in told if not IN_URL.search(planned[name])}
     environments = {pid: environment_of(pid) for pid in all_pids()}
     looked_at = {pid: kind_and_title(pid) for pid, there in environments.items() if is_ours(there)}
     ours = {pid: kind for pid, kind in looked_at.items() if kind is not None}
     return {
         "host": socket.gethostname(),
-        "names": sorted(told),
-        "network_env": network_env,
+        "names": sorted(compared),
+        "network_env": to_tell(network_env, told),
         "processes": [
             {"pid": pid, "kind": kind, "what": title, "environment": to_tell(environments[pid], told)}
             for pid, (kind, title) in sorted(ours.items())
@@ -151,7 +160,7 @@ def to_tell(environment: dict[str, str] | None, names: set[str]) -> dict[str, st
     if environment is None:
         return None
     return {
-        name: value
+        name: IN_URL.sub(r"\1[redacted]@", value)
         for name, value in sorted(environment.items())
         if name in names or (ALWAYS.match(name) and not SECRET.search(name))
     }
@@ -169,10 +178,11 @@ def logs(environments: dict[int, dict[str, str]]) -> list[dict[str, Any]]:
     }
     left, told = MOST_BYTES, []
     for path, pid in sorted(files.items()):
-        log = head_of(path, min(left, MOST_LOG_BYTES))
+        most = min(left, MOST_LOG_BYTES)
+        log = packed(Path(path), most)
         if log is not None:
             told.append({"pid": pid, **log})
-            left -= log["size"]
+            left -= min(most, log["size"])
     return told
 
 
@@ -180,17 +190,6 @@ def log_file(pattern: str, pid: int) -> str:
     """As NCCL makes a name of it (debug.cc): %h is the hostname up to a dot, %p the process, %% a %."""
     values = {"h": socket.gethostname().partition(".")[0], "p": str(pid), "%": "%"}
     return re.sub("%(.)", lambda found: values.get(found[1], found[0]), pattern)
-
-
-def head_of(path: str, most: int) -> dict[str, Any] | None:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(most)
-            cut = bool(file.read(1))
-    except OSError:
-        return None
-    packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
-    return {"size": len(content), "cut": cut, "gzip": packed}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from cluster.proof.attestation import Log
 from cluster.steps import Outcome
 
 State = Literal["done", "failed", "died", "hung", ""]
+SweepEnd = Literal["largest", "time", "memory", ""]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Answer:
-    """One node's answer. `error` is what ended all of it before its time."""
+    """One node's answer. `error` is what ended all of it before its time, `sweep_end` why there is no larger
+    size: a larger one would have taken too long, or there was not the memory for it.
+    """
 
     node_rank: NonNegativeInt
     backend: Literal["nccl", "gloo"]
@@ -66,6 +69,7 @@ class Answer:
     stages: tuple[Transfer, ...]
     pairs: tuple[Transfer, ...]
     logs: tuple[Log, ...]
+    sweep_end: SweepEnd = ""
 
 
 READER = TypeAdapter(Answer)

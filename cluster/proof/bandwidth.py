@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from cluster.choice import Choice, choose
+from cluster.choice import Choice, Port, choose
 from cluster.facts import Facts
 from cluster.plan import Plan
-from cluster.proof.answers import Heard, Size, Transfer
+from cluster.proof.answers import Heard, Size, SweepEnd, Transfer
 
 GIGA = 1e9
 BITS = 8
@@ -42,11 +42,21 @@ class AllReduce:
 
 @dataclass(frozen=True)
 class PairRate:
-    """Between two nodes, each way while both send, of all their ranks together; None: not measured."""
+    """Between two nodes, each way while both send, of all `ranks` of each that took part; None: not measured.
+
+    A rank of the one sends to the rank of the other that has the same local rank, so that as many take part
+    as the node with fewer GPUs has.
+    """
 
     a: str
     b: str
     bandwidth: float | None
+    ranks: int
+
+    @property
+    def of_a_rank(self) -> float:
+        """0 where nothing was measured."""
+        return (self.bandwidth or 0.0) / max(1, self.ranks)
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class StageRate:
 
 @dataclass(frozen=True)
 class Link:
-    """What a node could send in each direction: its HCAs in play together, or else its interface."""
+    """What a node could send in each direction: the HCAs of its GPUs together, or else its interface."""
 
     node: str
     through: tuple[str, ...]
@@ -70,12 +80,16 @@ class Link:
 
 @dataclass(frozen=True)
 class Measured:
-    """All of it. `latency` is in seconds, of an all-reduce of 8 bytes; None: not measured."""
+    """All of it. `latency` is in seconds, of an all-reduce of 8 bytes; None: not measured.
+
+    `sweep_end` is why there is no larger size in the sweep.
+    """
 
     latency: float | None
     sweep: tuple[AllReduce, ...]
     stages: tuple[StageRate, ...]
     pairs: tuple[PairRate, ...]
+    sweep_end: SweepEnd = ""
 
     @property
     def best(self) -> AllReduce | None:
@@ -85,7 +99,8 @@ class Measured:
 
 def measured(heard: Heard) -> Measured:
     """The answers of all nodes as one. The ranks agree on each size's time: one node speaks for all."""
-    sizes: tuple[Size, ...] = max((a.sweep for a in heard.answers.values()), key=len, default=())
+    fullest = max(heard.answers.values(), key=lambda answer: len(answer.sweep), default=None)
+    sizes: tuple[Size, ...] = fullest.sweep if fullest is not None else ()
     ranks = heard.plan.gpus
     stages = (one for answer in heard.answers.values() for one in answer.stages)
     return Measured(
@@ -93,6 +108,7 @@ def measured(heard: Heard) -> Measured:
         sweep=tuple(AllReduce(size.bytes, size.seconds, ranks) for size in sizes),
         stages=tuple(StageRate(one.src, one.dst, _rate(one)) for one in sorted(stages, key=lambda s: s.src)),
         pairs=_pairs(heard),
+        sweep_end=fullest.sweep_end if fullest is not None else "",
     )
 
 
@@ -103,10 +119,11 @@ def _pairs(heard: Heard) -> tuple[PairRate, ...]:
         for one in answer.pairs:
             rates[heard.node_of(one.src), heard.node_of(one.dst)].append(one)
     names = (member.name for member in heard.plan.members)
-    return tuple(
-        PairRate(a, b, sum(map(_rate, found)) if (found := rates[a, b] or rates[b, a]) else None)
-        for a, b in combinations(names, 2)
-    )
+    return tuple(_pair(a, b, rates[a, b] or rates[b, a]) for a, b in combinations(names, 2))
+
+
+def _pair(a: str, b: str, transfers: list[Transfer]) -> PairRate:
+    return PairRate(a, b, sum(map(_rate, transfers)) if transfers else None, len(transfers))
 
 
 def _rate(transfer: Transfer) -> float:
@@ -121,13 +138,22 @@ def links(plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Link]:
 
 
 def _link(plan: Plan, name: str, facts: Facts, choice: Choice) -> Link | None:
-    hcas = sum(port.rate for port in choice.in_play) if plan.runtime.device == "cuda" else 0
-    if hcas:
-        return Link(name, tuple(port.name for port in choice.in_play), "HCAs", hcas / BITS)
+    ports = _ports(choice, plan.member(name).node.gpus) if plan.runtime.device == "cuda" else ()
+    if rate := sum(port.rate for port in ports):
+        return Link(name, tuple(port.name for port in ports), "HCAs", rate / BITS)
     interface = facts.interfaces.get(choice.interface or "")
     if interface is None or not interface.speed:
         return None
     return Link(name, (choice.interface or "",), "interface", interface.speed / 1000 / BITS)
+
+
+def _ports(choice: Choice, gpus: int) -> tuple[Port, ...]:
+    """Those that the first `gpus` GPUs of the node have near them, or as many as they are: the ranks use the
+    first GPUs, and NCCL gives each the HCAs that are nearest to it.
+    """
+    taking_part = {f"GPU{number}" for number in range(gpus)}
+    near = tuple(port for port in choice.in_play if taking_part & set(port.gpus))
+    return near or choice.in_play[:gpus]
 
 
 def in_words(bandwidth: float) -> str:

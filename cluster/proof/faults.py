@@ -19,6 +19,7 @@ WAITED = re.compile(
     r"|broken pipe|got 0 bytes|ncclRemoteError|should dump|monitoredBarrier",
     re.IGNORECASE,
 )
+OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory", re.IGNORECASE)
 STANDING_STILL = {
     "T": "stopped, as by SIGSTOP or a debugger",
     "t": "stopped by a debugger",
@@ -87,7 +88,18 @@ def _failed(heard: Heard, report: Report | None) -> Iterator[Problem]:
     failed = filter(_is_own_fault, heard.ranks)
     for (node, stage, error), ranks in _grouped(heard, failed, lambda rank: rank.error).items():
         found = f"{ranks_in_words(ranks)} failed in {stage}: {_short(error)}"
-        yield _problem(heard, "verify-failed", node, found, _causes(report))
+        yield _problem(heard, "verify-failed", node, found, _of_memory(node, error) or _causes(report))
+
+
+def _of_memory(node: str, error: str) -> str:
+    """Empty where it is something else that lacked."""
+    if not OUT_OF_MEMORY.search(error):
+        return ""
+    return (
+        f"Other processes hold the GPU memory of {node}, as a model that serves does: `nvidia-smi "
+        "--query-compute-apps=pid,process_name,used_memory --format=csv` there lists them; measure while no "
+        "model is loaded, or with a smaller gpu-memory-utilization in serve.args"
+    )
 
 
 def _is_own_fault(rank: RankEnd) -> bool:
@@ -158,7 +170,7 @@ def _causes(report: Report | None) -> str:
 
 def _problem(heard: Heard, id_: str, node: str, found: str, remedy: str = "") -> Problem:
     by_hand = (
-        f"`sh {heard.plan.member(node).folder}/run_cluster.sh verify` on all nodes at once does it by hand"
+        f"`sh ~/{heard.plan.member(node).folder}/run_cluster.sh verify` on all nodes at once does it by hand"
     )
     waited = [rank.rank for rank in heard.ranks if _merely_waited(rank)]
     others = sorted({heard.node_of(rank) for rank in waited} - {node})

@@ -79,7 +79,7 @@ def report_of(attested: Mapping[str, Attestation]) -> Report | None:
 def _cut(attested: Mapping[str, Attestation]) -> tuple[str, ...]:
     """What is read of a log is its head: the reader of a log that looks cut has to know by whom."""
     return tuple(
-        f"{node}: the log of pid {log.pid} is longer than the {log.size} bytes of it that were read"
+        f"{node}: the log of pid {log.pid} was read in part: it has {log.size} bytes"
         for node, attestation in attested.items()
         for log in attestation.logs
         if log.cut

@@ -34,6 +34,7 @@ def test_two_nodes_measure(tmp_path: Path, port: int) -> None:
     assert (head["error"], worker["error"]) == ("", "")
     assert [size["bytes"] for size in head["sweep"]][:2] == [8, 1 << 16]
     assert head["sweep"] == worker["sweep"]  # all ranks agree on the time
+    assert head["sweep_end"] == worker["sweep_end"] != ""
     assert [(one["src"], one["dst"]) for one in head["stages"] + worker["stages"]] == [(0, 1), (1, 2)]
     assert [(one["src"], one["dst"]) for one in head["pairs"]] == [(0, 2)]
     assert worker["pairs"] == [head["pairs"][0] | {"src": 2, "dst": 0}]

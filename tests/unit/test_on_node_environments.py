@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from cluster.on_node import program
+from cluster import on_node
+from cluster.on_node import environments
 from cluster.on_node.environments import MOST_LOG_BYTES, is_server, log_file
 
-SOURCE = program("environments.py")
+PROGRAM = Path(on_node.__file__).with_name("environments.py")
 HOST = socket.gethostname()
 WAIT = "import sys\nprint(flush=True)\nsys.stdin.read()"
 Processes = dict[int, dict[str, Any]]
@@ -44,7 +45,7 @@ def living(env: Mapping[str, str], *argv: str, title: str = "") -> Iterator[int]
 
 def run(folder: Path, *names: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
     done = subprocess.run(
-        (sys.executable, "-S", "-c", SOURCE, str(folder), *names),
+        (sys.executable, "-S", str(PROGRAM), str(folder), *names),
         env=dict(env or {}),
         capture_output=True,
         text=True,
@@ -125,6 +126,54 @@ def test_only_planned_variables_and_those_of_the_network_are_told_and_no_secrets
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("HF_TOKEN", "hf_token", "api_key", "AWS_SECRET_ACCESS_KEY", "PGPASS", "PGPASSFILE", "MYSQL_PWD"),
+        *("DB_PWD", "Password", "GOOGLE_APPLICATION_CREDENTIALS", "REGISTRY_AUTH", "NCCL_x_pass"),
+    ],
+)
+def test_names_that_speak_of_a_secret(name: str, tmp_path: Path) -> None:
+    """Also where the plan has them; and what is not told is not compared."""
+    (tmp_path / "env").write_text(f"{name}=verysecret\n")
+    (tmp_path / "network.env").write_text(f"{name}=verysecret\nNCCL_X=1\n")
+    with living({name: "verysecret"}, title="raylet") as pid:
+        answer = run(tmp_path, name)
+    assert "verysecret" not in json.dumps(answer)
+    assert (answer["names"], answer["network_env"]) == (["NCCL_X"], {"NCCL_X": "1"})
+    assert by_pid(answer)[pid]["environment"] == {}
+
+
+def test_a_partition_key_is_no_secret(tmp_path: Path) -> None:
+    with living({"NCCL_IB_PKEY": "1"}, title="raylet") as pid:
+        assert by_pid(run(tmp_path))[pid]["environment"] == {"NCCL_IB_PKEY": "1"}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("http://user:pa@ss@proxy:3128", "http://[redacted]@proxy:3128"),
+        ("http://a:b@one, https://c:d@two/x", "http://[redacted]@one, https://[redacted]@two/x"),
+        ("http://proxy/a@b", "http://proxy/a@b"),
+        ("http://proxy?a=b@c", "http://proxy?a=b@c"),
+    ],
+)
+def test_a_password_in_a_url_stays_on_the_node(value: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("HTTPS_PROXY=http://proxy\n")
+    with living({"HTTPS_PROXY": value}, title="raylet") as pid:
+        answer = run(tmp_path)
+    assert by_pid(answer)[pid]["environment"] == {"HTTPS_PROXY": told}
+    assert answer["names"] == ["HTTPS_PROXY"]
+
+
+def test_what_is_planned_with_a_password_is_not_compared(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("HTTPS_PROXY=http://user:verysecret@proxy\nNCCL_X=1\n")
+    (tmp_path / "network.env").write_text("NCCL_NET=http://user:verysecret@x\n")
+    answer = run(tmp_path)
+    assert answer["names"] == ["NCCL_X"]
+    assert answer["network_env"] == {"NCCL_NET": "http://[redacted]@x"}
+
+
 def test_without_files_there_is_nothing_planned(tmp_path: Path) -> None:
     answer = run(tmp_path)
     assert (answer["names"], answer["network_env"]) == ([], None)
@@ -133,7 +182,7 @@ def test_without_files_there_is_nothing_planned(tmp_path: Path) -> None:
 def test_it_waits_for_the_first_process(tmp_path: Path) -> None:
     mark = {"CLUSTERCTL_PROCESS": f"{tmp_path}/processes/ray"}  # beside these there are none
     waiting = subprocess.Popen(
-        (sys.executable, "-S", "-c", SOURCE, str(tmp_path), "--wait", "30"), env=mark, stdout=subprocess.PIPE
+        (sys.executable, "-S", str(PROGRAM), str(tmp_path), "--wait", "30"), env=mark, stdout=subprocess.PIPE
     )
     with living(mark, title="raylet") as pid:
         answer = json.loads(waiting.communicate(timeout=30)[0])
@@ -206,6 +255,37 @@ def test_a_long_log_keeps_its_head(tmp_path: Path) -> None:
         (tmp_path / "log").write_bytes(b"head" + bytes(MOST_LOG_BYTES))
         ((content, cut),) = [logs(run(tmp_path))[pid]]
     assert (content[:4], len(content), cut) == (b"head", MOST_LOG_BYTES, True)
+
+
+def test_the_size_is_that_of_the_whole_log(tmp_path: Path) -> None:
+    with living({"NCCL_DEBUG_FILE": f"{tmp_path}/log"}, title="raylet"):
+        (tmp_path / "log").write_bytes(bytes(MOST_LOG_BYTES + 7))
+        (log,) = run(tmp_path)["logs"]
+    assert (log["size"], log["cut"]) == (MOST_LOG_BYTES + 7, True)
+
+
+def test_logs_for_which_there_is_no_more_room_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "MOST_BYTES", 10)
+    monkeypatch.setattr(environments, "MOST_LOG_BYTES", 8)
+    names = [str(tmp_path / name) for name in "abc"]
+    for name in names:
+        Path(name).write_bytes(bytes(9))
+    told = environments.logs({pid: {"NCCL_DEBUG_FILE": name} for pid, name in enumerate(names, 1)})
+    read = [len(gzip.decompress(base64.b64decode(log["gzip"]))) for log in told]
+    assert [(log["size"], log["cut"]) for log in told] == [(9, True)] * 3
+    assert read == [8, 2, 0]
+
+
+def test_it_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    """No __pycache__: the folder is what was rendered."""
+    copy = tmp_path / "on_node"
+    copy.mkdir()
+    for name in ("environments.py", "packed_log.py"):
+        (copy / name).write_text(on_node.program(name))
+    subprocess.run((sys.executable, str(copy / "environments.py"), str(tmp_path)), check=True, env={})
+    assert sorted(file.name for file in copy.iterdir()) == ["environments.py", "packed_log.py"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from nccllog import Run as NcclRun
 from proofs import measured, rank_end, said, transfer
 from samples import PROCESS, fresh, plan
 
+from cluster.argv.collectives import arguments
 from cluster.checks.ids import IDS
 from cluster.checks.system import ports
 from cluster.errors import Problem
@@ -20,6 +21,7 @@ from cluster.facts import Facts
 from cluster.facts.hardware import Hca, HcaPort, Interface
 from cluster.plan import Plan
 from cluster.proof import collectives
+from cluster.proof.bandwidth import links
 from cluster.steps import Judgement, Outcome, Result
 
 TWO = plan()
@@ -69,6 +71,18 @@ def test_every_node_is_asked_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("timeout", "limits"),
+    [(120.0, ("60", "20", "120")), (600.0, ("300", "20", "600")), (30.0, ("15", "5", "30"))],
+)
+def test_its_limits_are_parts_of_verify_timeout(timeout: float, limits: tuple[str, ...]) -> None:
+    changed = plan({"network.verify_timeout": timeout})
+    words = arguments(changed, changed.head)[-6:]
+    assert words[::2] == ("--start-limit", "--stage-limit", "--total-limit")
+    assert words[1::2] == limits
+    assert {step.timeout for step in collectives.steps(changed)} == {timeout + 60.0}
+
+
 def test_one_rank_has_nobody_to_talk_to() -> None:
     assert collectives.steps(plan(base=PROCESS)) == ()
 
@@ -89,7 +103,8 @@ def test_bandwidths() -> None:
     }
     assert content["latency"] == 4e-5
     # Two ranks of 64 MiB in 2 ms each; every stage of the four ranks sends to the one behind it.
-    assert content["pairs"] == [{"a": "gpu-01", "b": "gpu-02", "bandwidth": pytest.approx(67.108864)}]
+    (pair,) = content["pairs"]
+    assert pair == {"a": "gpu-01", "b": "gpu-02", "bandwidth": pytest.approx(67.108864), "ranks": 2}
     assert [(stage["src"], stage["dst"]) for stage in content["stages"]] == [(0, 2), (1, 3)]
     assert (content["backend"], content["verdict"], content["nccl"]["verdict"]) == (
         "nccl",
@@ -127,6 +142,31 @@ def test_hcas_are_what_the_links_can_carry() -> None:
         "kind": "HCAs",
         "bandwidth": 50.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("gpus", "near", "through"),
+    [
+        (2, {0: [0, 1], 1: [2, 3]}, ["mlx5_0:1", "mlx5_1:1", "mlx5_2:1", "mlx5_3:1"]),
+        (1, {0: [2], 1: [0]}, ["mlx5_2:1"]),
+        (1, {0: [1, 2], 1: [0, 3]}, ["mlx5_1:1", "mlx5_2:1"]),
+        (1, {0: [], 1: []}, ["mlx5_0:1"]),  # none is near: one for each GPU
+        (2, {}, ["mlx5_0:1", "mlx5_1:1"]),  # unknown, as in a virtual machine
+    ],
+)
+def test_only_the_hcas_of_gpus_that_take_part_count(
+    gpus: int, near: dict[int, list[int]], through: list[str]
+) -> None:
+    names = [f"mlx5_{number}" for number in range(4)]
+    hcas = tuple(Hca(name, (HcaPort(1, "ACTIVE", "InfiniBand", 400.0),)) for name in names)
+    distances = {
+        f"GPU{gpu}": {name: "PIX" if number in own else "SYS" for number, name in enumerate(names)}
+        for gpu, own in near.items()
+    }
+    some = plan({"nodes.0.gpus": gpus, "nodes.1.gpus": gpus, "serve.tensor_parallel_size": 1})
+    facts = {name: replace(one, hcas=hcas, distances=distances) for name, one in fresh(some).items()}
+    could = links(some, facts)["gpu-01"]
+    assert (list(could.through), could.bandwidth) == (through, 50.0 * len(through))
 
 
 def test_one_node_alone() -> None:
@@ -186,6 +226,37 @@ def test_the_least_bus_bandwidth(wanted: float, met: bool) -> None:
         assert (ignoring.verdict.errors, ignoring.verdict.ignored) == ((), (problem,))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "end", "found"),
+    [
+        (500.0, "largest", ("bandwidth-low", "error")),
+        (500.0, "", ("bandwidth-low", "error")),
+        (500.0, "time", ("bandwidth-low", "error")),
+        (500.0, "memory", ("bandwidth-unknown", "warning")),
+        (100.0, "memory", None),
+    ],
+)
+def test_a_sweep_without_memory_is_no_slow_network(
+    wanted: float, end: str, found: tuple[str, str] | None
+) -> None:
+    changed = plan({"network.min_bus_bandwidth": wanted})
+    same = {"sweep_end": end}
+    judgement = judged(changed, answers(changed, gpu_01=same, gpu_02=same))
+    problems = (*judgement.verdict.errors, *judgement.verdict.warnings)
+    assert [(problem.id, problem.severity) for problem in problems] == ([found] if found else [])
+    assert judgement.content["sweep_end"] == (end or None)
+    assert any("not measured" in line for line in judgement.lines) is (end in ("time", "memory"))
+
+
+def test_a_sweep_of_nothing_meets_no_requirement() -> None:
+    changed = plan({"network.min_bus_bandwidth": 1.0})
+    nothing = {"sweep": [], "sweep_end": "time"}
+    problem = only(judged(changed, answers(changed, gpu_01=nothing, gpu_02=nothing)))
+    assert problem.id == "bandwidth-unknown"
+    assert problem.found == "there was not the time to all-reduce more: nothing measured"
+    assert "network.verify_timeout" in problem.remedy
+
+
 def test_sockets_beside_active_hcas() -> None:
     facts = {name: replace(one, hcas=ON_IB) for name, one in fresh(TWO).items()}
     problem = only(judged(TWO, answers(TWO, NcclRun(network="Socket")), facts))
@@ -223,14 +294,34 @@ def with_speed(plan: Plan) -> dict[str, Facts]:
 def test_a_slow_node() -> None:
     problem = only(judged(THREE, slowed(THREE, "gpu-02", seconds=0.1), with_speed(THREE)))
     assert (problem.id, problem.node, problem.severity) == ("network-slow", "gpu-02", "warning")
-    assert problem.found == "1.34 GB/s between gpu-01 and gpu-02, 1.34 GB/s between gpu-02 and gpu-03"
+    assert problem.found == (
+        "0.671 GB/s a rank between gpu-01 and gpu-02, 0.671 GB/s a rank between gpu-02 and gpu-03"
+    )
     assert problem.remedy.startswith("Run `ethtool eth0` on gpu-02: ")
 
 
 def test_a_slow_pair() -> None:
     problem = only(judged(THREE, slowed(THREE, "gpu-01", "gpu-03", seconds=0.1)))
-    assert problem.found == "1.34 GB/s between gpu-01 and gpu-03"
-    assert problem.expected == "about 67.1 GB/s, the median of the other pairs"
+    assert problem.found == "0.671 GB/s a rank between gpu-01 and gpu-03"
+    assert problem.expected == "about 33.6 GB/s a rank, the median of the other pairs"
+
+
+def test_a_node_with_fewer_gpus_is_not_slow() -> None:
+    """Its pairs carry what one rank sends, those of the others what eight do."""
+    uneven = plan(
+        {
+            "nodes": [
+                {"name": f"gpu-0{n}", "address": f"10.0.0.1{n}", "gpus": gpus}
+                for n, gpus in enumerate((8, 8, 1), 1)
+            ],
+            "runtime.device": "cpu",
+            "serve.tensor_parallel_size": 1,
+        }
+    )
+    judgement = judged(uneven, answers(uneven))
+    rates = [pair["bandwidth"] for pair in judgement.content["pairs"]]
+    assert rates == pytest.approx([268.435456, 33.554432, 33.554432])
+    assert judgement.verdict == Judgement().verdict
 
 
 @pytest.mark.parametrize(("seconds", "slow"), [(0.02, False), (0.2, True)])
@@ -255,6 +346,7 @@ def test_the_script_that_fails() -> None:
     gone = Result(3, "", "clusterctl-demo-ray is not running: no such container\n")
     problem = only(judged(TWO, answers(TWO, gpu_01=WAITING, gpu_02=gone)))
     assert (problem.node, problem.found) == ("gpu-02", gone.stderr.strip())
+    assert "`sh ~/.clusterctl/demo/gpu-02/run_cluster.sh verify`" in problem.remedy
 
 
 def test_the_port_is_taken() -> None:
@@ -288,13 +380,20 @@ def test_where_nobody_stands_out_all_are_named() -> None:
     assert judgement.verdict.errors[0].found == "ranks 0, 1 hang in all-reduce of 16 MiB"
 
 
-def test_a_rank_that_failed_by_itself() -> None:
-    out_of_memory = "OutOfMemoryError: CUDA out of memory. Tried to allocate 512.00 MiB"
+@pytest.mark.parametrize(
+    "out_of_memory",
+    [
+        "OutOfMemoryError: CUDA out of memory. Tried to allocate 512.00 MiB",
+        "AcceleratorError: CUDA error: out of memory",  # torch 2.11 on an H200 with 300 MiB left
+    ],
+)
+def test_a_rank_that_failed_by_itself(out_of_memory: str) -> None:
     failed = [rank_end(2, "failed", "all-reduce of 512 MiB", 7, error=out_of_memory), rank_end(3, **HUNG)]
     left = [rank_end(rank, "failed", "all-reduce of 512 MiB", 7, error=GLOO_TIMEOUT) for rank in (0, 1)]
     problem = only(judged(TWO, answers(TWO, gpu_01={"ranks": left}, gpu_02={"ranks": failed})))
     assert (problem.id, problem.node) == ("verify-failed", "gpu-02")
     assert problem.found == f"rank 2 failed in all-reduce of 512 MiB: {out_of_memory}"
+    assert problem.remedy.startswith("Other processes hold the GPU memory of gpu-02, as a model that serves ")
 
 
 def test_a_rank_that_was_killed() -> None:
@@ -335,7 +434,13 @@ def test_faults_hide_what_was_measured_before() -> None:
 
 
 def test_all_ids_are_in_the_list() -> None:
-    assert {"verify-failed", "verify-hang", "verify-port-in-use", "bandwidth-low"} <= set(IDS)
+    assert {
+        "verify-failed",
+        "verify-hang",
+        "verify-port-in-use",
+        "bandwidth-low",
+        "bandwidth-unknown",
+    } <= set(IDS)
 
 
 # --- preflight --------------------------------------------------------------------------------------
