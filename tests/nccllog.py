@@ -30,6 +30,9 @@ class Run:
 
     without_gdr: the (src, dst, channel) between nodes that lack GPUDirect RDMA, in ranks of the world;
     received_without_gdr: those that lack it at the receiver's end alone.
+    only_in: the one kind of communicator in which they do; None for all.
+    connects_late: all communicators begin before the first of them connects its channels, as far as `lazy`
+    and none is for send and receive alone: one of the same ranks for collectives cannot be told from it then.
     groups: which communicators there are; `messages` are for send and receive only, between pipeline stages.
     stopped: ranks that say Init START and nothing after it. failed: a rank whose init ends with an error.
     """
@@ -41,12 +44,14 @@ class Run:
     gdr: bool = True
     without_gdr: frozenset[tuple[int, int, int]] = frozenset()
     received_without_gdr: frozenset[tuple[int, int, int]] = frozenset()
+    only_in: GroupKind | None = None
     channels: int = 2
     groups: tuple[GroupKind, ...] = ("world",)
     pxn: bool = False
     shm: bool = False
     over_pci: bool = False
     runtime_connect: bool = True
+    connects_late: bool = False
     by_split: bool = False
     one_host: bool = False
     merged_ports: bool = False
@@ -72,6 +77,11 @@ class Run:
 
     def local(self, rank: int) -> int:
         return rank % self.gpus
+
+    @property
+    def virtual(self) -> bool:
+        """Whether ports are merged into devices with a line of their own: since 2.24."""
+        return self.merged_ports and self.release >= (2, 24) and self.network in ("IB", "RoCE")
 
     def hca(self, index: int) -> str:
         return f"rocep{index + 1}s0" if self.network == "RoCE" else f"mlx5_{index}"
@@ -237,17 +247,17 @@ def _communicator(run: Run, name: str, members: tuple[int, ...]) -> Communicator
     above = tuple(_tree(run, order) for order in orders)
     for channel, (order, parents) in enumerate(zip(orders, above, strict=True)):
         ring = list(pairwise((*order, order[0]))) if len(order) > 1 else []
-        rings += [_hop(run, members, src, dst, channel) for src, dst in ring]
+        rings += [_hop(run, name, members, src, dst, channel) for src, dst in ring]
         both_ways = [pair for child, parent in parents.items() for pair in ((parent, child), (child, parent))]
         # What the ring has connected is connected already.
-        trees += [_hop(run, members, *pair, channel) for pair in both_ways if pair not in set(ring)]
+        trees += [_hop(run, name, members, *pair, channel) for pair in both_ways if pair not in set(ring)]
     return Communicator(name, members, orders, above, tuple(rings), tuple(trees))
 
 
 def _with_messages(run: Run, group: Communicator) -> Communicator:
     """Each stage sends to the next; where channels are made at need, nothing else is made."""
     messages = tuple(
-        _hop(run, group.members, src, dst, channel, shared=True)
+        _hop(run, group.name, group.members, src, dst, channel, shared=True)
         for src, dst in pairwise(group.members)
         for channel in range(run.channels)
     )
@@ -273,14 +283,19 @@ def _tree(run: Run, order: Sequence[int]) -> Mapping[int, int]:
     return above | {child[0]: parent[0] for parent, child in pairwise(nodes)}
 
 
-def _hop(run: Run, members: Sequence[int], src: int, dst: int, channel: int, shared: bool = False) -> Hop:
+def _hop(
+    run: Run, name: str, members: Sequence[int], src: int, dst: int, channel: int, shared: bool = False
+) -> Hop:
     if run.node(src) == run.node(dst):
         return Hop(src, dst, channel, _inside(run))
-    sent = run.gdr and run.network != "Socket" and (src, dst, channel) not in run.without_gdr
-    received = sent and (src, dst, channel) not in run.received_without_gdr
+    worse = run.only_in is None or name.rstrip("0123456789") == run.only_in
+    able = run.gdr and run.network != "Socket"
+    sent = able and not (worse and (src, dst, channel) in run.without_gdr)
+    received = sent and not (worse and (src, dst, channel) in run.received_without_gdr)
     others = [r for r in members if run.node(r) == run.node(src) and r != src] if run.pxn else []
     proxy = others[0] if others else None
     device = 0 if run.network == "Socket" else run.local(src if proxy is None else proxy)
+    device += 2 * run.gpus if run.virtual else 0
     return Hop(src, dst, channel, f"NET/{NAMES[run.network]}", device, sent, received, proxy, shared)
 
 
@@ -323,11 +338,16 @@ def _says(run: Run, rank: int, address: str) -> Iterator[Line]:
         yield Line(f"NCCL version {run.version}+cuda12.2")  # printed, not logged
     for text in _beginning(run, address):
         yield _info(text)
-    for number, group in enumerate(run.communicators):
-        if rank in group.members:
-            yield from (replace(line, within=group) for line in _of_communicator(run, rank, group, number))
-            if rank in run.stopped or rank == run.failed:
-                return
+    own = [(number, group) for number, group in enumerate(run.communicators) if rank in group.members]
+    late = run.connects_late and run.lazy and "messages" not in run.groups
+    for number, group in own:
+        yield from (replace(line, within=group) for line in _of_communicator(run, rank, group, number))
+        if rank in run.stopped or rank == run.failed:
+            return
+        if run.lazy and not late:
+            yield from (replace(line, within=group) for line in _connections(run, rank, group))
+    for _, group in own if late else ():
+        yield from (replace(line, within=group) for line in _connections(run, rank, group))
 
 
 def _beginning(run: Run, address: str) -> Iterator[str]:
@@ -346,8 +366,13 @@ def _network(run: Run, address: str) -> Iterator[str]:
     oob = f"[RO]; OOB eth0:{address}<0>"
     if run.network in ("IB", "RoCE"):
         yield _without_plugin(run.release)
+        for index, name in enumerate(_physical(run)) if run.release >= (2, 24) else ():
+            yield f"NET/IB : Made virtual device [{index}] name={name} speed=400000 ndevs=1"
         yield f"NET/IB : Using{_devices(run)} {oob}"
         able = "Enabled" if run.gdr else "Disabled"
+        for index in range(run.gpus) if run.virtual else ():
+            ports = "+".join(_ports(run, index))
+            yield f"NET/IB : Made virtual device [{2 * run.gpus + index}] name={ports} speed=400000 ndevs=2"
         for index in range(run.gpus):
             yield f"NET/IB : GPU Direct RDMA {able} for HCA {index} '{run.hca(index)}'"
     elif run.network == "HPC-X":
@@ -386,10 +411,25 @@ def _devices(run: Run) -> str:
     link = "RoCE" if run.network == "RoCE" else "IB"
     merges = run.merged_ports and (2, 20) <= run.release < (2, 24)
     if not merges:
-        return "".join(f" [{index}]{run.hca(index)}:1/{link}" for index in range(run.gpus))
+        return "".join(f" [{index}]{name}:1/{link}" for index, name in enumerate(_physical(run)))
     return "".join(
         f" [{index}]={{[{2 * index}] {run.hca(index)}:1/{link}, [{2 * index + 1}] {run.hca(index)}:2/{link}}}"
         for index in range(run.gpus)
+    )
+
+
+def _physical(run: Run) -> tuple[str, ...]:
+    if run.virtual:
+        return tuple(port for index in range(run.gpus) for port in _ports(run, index))
+    return tuple(run.hca(index) for index in range(run.gpus))
+
+
+def _ports(run: Run, index: int) -> tuple[str, str]:
+    """The two functions of one HCA with two ports."""
+    return (
+        (f"{run.hca(index)}f0", f"{run.hca(index)}f1")
+        if run.network == "RoCE"
+        else (f"mlx5_{2 * index}", f"mlx5_{2 * index + 1}")
     )
 
 
@@ -427,8 +467,6 @@ def _of_communicator(run: Run, rank: int, group: Communicator, number: int) -> I
         f"{run.channels} p2p channels per peer"
     )
     yield _info(f"{title} - Init COMPLETE")
-    if run.lazy:
-        yield from _connections(run, rank, group)
 
 
 def _title(run: Run, rank: int, group: Communicator, number: int) -> str:

@@ -168,7 +168,8 @@ def _the_log(log: Log, verdict: Verdict, found: Evidence) -> Iterator[Cause]:
         yield Cause("nccl-log-cut", found.doubts[0], remedy)
     elif verdict == "unknown":
         remedy = f"run with {SETTINGS}, and a collective over all ranks"
-        yield Cause("nccl-log-missing", "no channel between nodes in the log", remedy)
+        lacks = "channel between nodes" if not found.qualities else "line that names the link layer"
+        yield Cause("nccl-log-missing", f"no {lacks} in the log", remedy)
 
 
 def _without_a_clue(verdict: Verdict) -> Iterator[Cause]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cluster.nccl.attribution import Hearing, Supply, connected_of, owners
+from cluster.nccl.devices import device_of
 from cluster.nccl.events import Device, Via, Way
-from cluster.nccl.groups import Group, GroupKey, Numbering, node_of, own_first
+from cluster.nccl.groups import Group, GroupKey, Numbering, node_of
 from cluster.nccl.model import Edge, NodePair, Process
-from cluster.nccl.state import Ends, Key, Member, Speech
+from cluster.nccl.state import Ends, Speech
+from cluster.nccl.tally import merge, single
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,98 +28,88 @@ class Link:
     mask: int
 
 
+Pair = tuple[int, int, int]
+"""src, dst, connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class Links:
     """All of them; `used` are the ranks of each communicator that spoke of a channel of it, `orphans` how
-    lines were that fit no communicator that the log begins."""
+    lines were that fit no communicator that the log begins. `sent` and `received` count what each end said
+    of a pair's channels over the network, `rivals` the communicators that may have."""
 
     links: tuple[Link, ...]
     used: Mapping[GroupKey, frozenset[int]]
     orphans: frozenset[Via]
     connected: Mapping[tuple[GroupKey, int], frozenset[str]]
+    supply: Supply
+    sent: Mapping[Pair, tuple[int, ...]]
+    received: Mapping[Pair, tuple[int, ...]]
+    rivals: Mapping[Pair, int]
+
+
+Entry = tuple[int, int, int, Way, Via, Device | None, bool]
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """Links on their way: all but their processes' lines is shared by all processes."""
+
+    masks: dict[Entry, int] = field(default_factory=dict)
+    used: dict[GroupKey, set[int]] = field(default_factory=dict)
+    orphans: set[Via] = field(default_factory=set)
+    supply: Supply = field(default_factory=Supply)
+    ends: dict[Way, dict[Pair, tuple[int, ...]]] = field(default_factory=lambda: {"send": {}, "receive": {}})
+    rivals: dict[Pair, int] = field(default_factory=dict)
 
 
 def links_of(
     speeches: Mapping[Process, Speech], groups: Mapping[GroupKey, Group], numbers: Numbering
 ) -> Links:
     """Give every line its communicator, its ranks' numbers, its device's name."""
-    masks: dict[tuple[int, int, int, Way, Via, Device | None, bool], int] = {}
-    used: dict[GroupKey, set[int]] = {}
-    orphans: set[Via] = set()
+    into = _Gathering()
     nodes = {process: node_of(speech) for process, speech in speeches.items()}
     whole = {key: _names_are_whole(group, nodes) for key, group in groups.items()}
-    for process, speech in sorted(speeches.items()):
-        members = speech.members or [
-            m for g in groups.values() for p, m in g.members.values() if p == process
-        ]
-        for key, of_kind in speech.channels.items():
-            device = _device(speech, key.via)
-            for ends, mask in of_kind.items():
-                member = owner(members, groups, key, ends)
-                if member is None:
-                    orphans.add(key.via)
-                    continue
-                group = groups[member.group]
-                used.setdefault(group.key, set()).add(member.rank)
-                src, dst = (numbers.number.get((group.key, rank), -1) for rank in (ends[0], ends[2]))
-                between = _is_between(group, nodes, whole[group.key], ends, key.via)
-                entry = (src, dst, key.connection, key.way, key.via, device, between)
-                masks[entry] = masks.get(entry, 0) | mask
-    frozen = {key: frozenset(ranks) for key, ranks in used.items()}
-    links = tuple(Link(*entry, masks.pop(entry)) for entry in list(masks))  # never both in memory
-    return Links(links, frozen, frozenset(orphans), _connected(speeches, groups))
+    for _, speech in sorted(speeches.items()):
+        _gather(into, speech, groups, numbers, nodes, whole)
+    frozen = {key: frozenset(ranks) for key, ranks in into.used.items()}
+    links = tuple(Link(*entry, into.masks.pop(entry)) for entry in list(into.masks))  # never both in memory
+    connected = connected_of(speeches, groups)
+    ends = into.ends["send"], into.ends["receive"]
+    return Links(links, frozen, frozenset(into.orphans), connected, into.supply, *ends, into.rivals)
 
 
-def owner(members: Iterable[Member], groups: Mapping[GroupKey, Group], key: Key, ends: Ends) -> Member | None:
-    """The communicator that a line is of: it fits rank, size and both GPUs; where several do, the one that
-    the thread was making, else one of several nodes for a network's line, else the latest begun before it."""
-    rank, gpu, peer, peer_gpu = own_first(key, ends)
-    fitting = [
-        member
-        for member in members
-        if member.rank == rank
-        and member.size > peer
-        and member.is_gpu(gpu)
-        and _is_peer(groups[member.group], peer, peer_gpu)
-    ]
-    if not fitting:
-        return None
-    fitting = [member for member in fitting if member.device == key.device] or fitting
-
-    def rating(member: Member) -> tuple[bool, bool, bool, int]:
-        begun = member.index < key.epoch
-        making = member.index == key.hint
-        if member.unannounced and member.index == key.epoch:
-            begun = making = True
-        spans = groups[member.group].nodes_said != 1
-        return making, begun, spans == key.via.is_network, member.index if begun else -member.index
-
-    return max(fitting, key=rating)
-
-
-def _is_peer(group: Group, rank: int, gpu: int) -> bool:
-    found = group.members.get(rank)
-    return found is None or found[1].is_gpu(gpu)
-
-
-def _connected(
-    speeches: Mapping[Process, Speech], groups: Mapping[GroupKey, Group]
-) -> Mapping[tuple[GroupKey, int], frozenset[str]]:
-    """Which algorithms' connections each rank of each communicator said to be made.
-
-    The line names no communicator: it is of the one that the thread was making, else of that of its last
-    channel, else of the latest.
-    """
-    said: dict[tuple[GroupKey, int], set[str]] = {}
-    for speech in speeches.values():
-        for member in speech.members:
-            said.setdefault((member.group, member.rank), set()).update(member.notes.connected)
-        for what, epoch, key, ends in speech.connected:
-            found = owner(speech.members, groups, key, ends) if key and ends else None
-            member_at = speech.members[epoch - 1] if epoch else None
-            if at := found or member_at:
-                said.setdefault((at.group, at.rank), set()).add(what)
-    return {key: frozenset(what) for key, what in said.items()}
+def _gather(
+    into: _Gathering,
+    speech: Speech,
+    groups: Mapping[GroupKey, Group],
+    numbers: Numbering,
+    nodes: Mapping[Process, str],
+    whole: Mapping[GroupKey, bool],
+) -> None:
+    hearing = Hearing(into.supply, speech, into.used)
+    own = [m for g in groups.values() for p, m in g.members.values() if p == speech.process]
+    ends_said: dict[tuple[Way, Pair], list[int]] = {}
+    for key, of_kind in speech.channels.items():
+        device = device_of(speech, key.via)
+        for ends, tally in of_kind.items():
+            of = owners(speech.members or own, groups, key, ends)
+            if not of.members:
+                into.orphans.add(key.via)
+                continue
+            hearing.take(key, ends, tally, of)
+            group = groups[of.members[0].group]
+            src, dst = (numbers.number.get((group.key, rank), -1) for rank in (ends[0], ends[2]))
+            between = _is_between(group, nodes, whole[group.key], ends, key.via)
+            entry = (src, dst, key.connection, key.way, key.via, device, between)
+            into.masks[entry] = into.masks.get(entry, 0) | tally[0]
+            pair = (src, dst, key.connection)
+            if key.way:
+                merge(ends_said.setdefault((key.way, pair), []), tally)
+                into.rivals[pair] = max(into.rivals.get(pair, 1), of.rivals)
+    hearing.close()
+    for (way, pair), said in ends_said.items():
+        into.ends[way][pair] = single(said, speech.copies)
 
 
 def _names_are_whole(group: Group, nodes: Mapping[Process, str]) -> bool:
@@ -137,13 +130,6 @@ def _is_between(group: Group, nodes: Mapping[Process, str], whole: bool, ends: E
     if not via.is_network:
         return False
     return differ or not (whole or group.nodes_said == 1) or a is None or b is None
-
-
-def _device(speech: Speech, via: Via) -> Device | None:
-    if via.device is None:
-        return None
-    kind = "IB" if via.transport.startswith("NET/IB") else via.transport.removeprefix("NET/")
-    return speech.devices.get(kind, {}).get(via.device) or Device(str(via.device))
 
 
 def edges_of(links: Iterable[Link]) -> tuple[Edge, ...]:

@@ -20,6 +20,7 @@ from cluster.nccl.events import (
     Version,
 )
 from cluster.nccl.state import Key, Member, Notes, Speech, Thread
+from cluster.nccl.tally import add
 
 MOST_CUTS = 1000
 
@@ -40,7 +41,7 @@ def _channel(thread: Thread, event: Channel) -> None:
     key = Key(hint, len(speech.members), thread.device, event.way, event.connection, event.via)
     ends = (event.src, event.src_id, event.dst, event.dst_id)
     of_kind = speech.channels.setdefault(key, {})
-    of_kind[ends] = of_kind.get(ends, 0) | 1 << event.number
+    add(of_kind.setdefault(ends, []), 1 << event.number)
     thread.last = key, ends
 
 
@@ -61,7 +62,8 @@ def _communicator(thread: Thread, event: Init | Span | Ring | Trees | Connected 
         thread.making.notes.connected.add(event.what)
     else:
         key, ends = thread.last or (None, None)
-        thread.speech.connected.add((event.what, len(thread.speech.members), key, ends))
+        said = (event.what, len(thread.speech.members), key, ends)
+        thread.speech.connected[said] = thread.speech.connected.get(said, 0) + 1
 
 
 def _init(thread: Thread, event: Init) -> None:
@@ -79,9 +81,11 @@ def _init(thread: Thread, event: Init) -> None:
         thread.stray = Notes()
     if event.complete:
         member.complete = True
+        member.ends += 1
         thread.making = None
-    elif not member.complete:
-        thread.making = member
+    else:
+        member.starts += 1
+        thread.making = thread.making if member.complete else member
 
 
 def _known(speech: Speech, event: Init, family: tuple[str, ...]) -> Member | None:
@@ -112,12 +116,15 @@ def _group(speech: Speech, family: tuple[str, ...]) -> tuple[str, ...]:
 
 def _process(speech: Speech, event: Event) -> None:
     if isinstance(event, Cut):
-        if len(speech.cuts) < MOST_CUTS:
-            speech.cuts.add(event)
+        if event in speech.cuts or len(speech.cuts) < MOST_CUTS:
+            speech.cuts[event] = speech.cuts.get(event, 0) + 1
     elif isinstance(event, Variable):
         speech.environment[event.name] = event.value
     elif isinstance(event, Devices):
-        speech.devices.setdefault(event.network, {}).update(event.by_index)
+        listed = speech.devices.setdefault(event.network, {})
+        for index, device in event.by_index:  # since 2.24 each is named twice, once without its link layer
+            if device.link or index not in listed or listed[index].name != device.name:
+                listed[index] = device
     elif isinstance(event, Rate):
         speech.rates[event.device.name, event.device.port] = event.device
     elif isinstance(event, Network):

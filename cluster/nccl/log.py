@@ -34,7 +34,8 @@ ENOUGH = 20_000
 
 @dataclass(slots=True)
 class Log:
-    """The sum of all lines. `folded` and `cut` count what cannot be read."""
+    """The sum of all lines. `folded` and `cut` count what cannot be read; `parts` names the sources that are
+    known not to be whole."""
 
     speeches: dict[Process, Speech] = field(default_factory=dict)
     threads: dict[Speaker, Thread] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Log:
     outside: set[str] = field(default_factory=set)
     folded: int = 0
     cut: int = 0
+    parts: tuple[str, ...] = ()
     _prefixes: dict[bytes, Thread] = field(default_factory=dict)
     _messages: dict[bytes, Event] = field(default_factory=dict)
 

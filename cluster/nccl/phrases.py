@@ -46,7 +46,7 @@ COLLNET = re.compile(
     r"CollNet (\d{1,4})/(\d) : (\d{1,7}) \[(send|receive)\] via "
     r"COLLNET/([\w .+:-]{1,64})/(-?\d{1,5})(/GDRDMA(?:\(PCI\))?)?"
 )
-RING = re.compile(r"Channel (\d{1,4})/(\d{2,4}) :((?: +\d{1,7})+)(?: *\.\.\.| +)?")
+RING = re.compile(r"Channel (\d{1,4})/(\d{2,4}) :((?: +\d{1,7})+)( *\.\.\.| +)?")
 TREE = re.compile(r"\[(\d{1,4})\] -?\d+/-?\d+/-?\d+->(\d{1,7})->(-?\d{1,7})(?= |$)")
 INIT = re.compile(
     r"(?:\[Rank \d+\] )?(?:\w{1,64} )?comm (0x[0-9a-f]+) rank (\d{1,7}) nranks (\d{1,7}) cudaDev (-?\d{1,4})"
@@ -111,9 +111,11 @@ def _channel(message: str, whole: bool) -> Channel | Ring | Cut | None:
 
 def _ring(message: str) -> Ring | None:
     found = RING.fullmatch(message)
-    return (
-        Ring(int(found[1]), int(found[2]), tuple(int(rank) for rank in found[3].split())) if found else None
-    )
+    if found is None:
+        return None
+    order = tuple(int(rank) for rank in found[3].split())
+    is_cut = "." in (found[4] or "")  # then the last number may lack digits
+    return Ring(int(found[1]), int(found[2]), order[:-1] if is_cut else order)
 
 
 def _collnet(message: str, whole: bool) -> Channel | Cut | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from cluster.nccl import groups as g
 from cluster.nccl.causes import causes
 from cluster.nccl.clues import BY_ID
+from cluster.nccl.devices import with_link
 from cluster.nccl.events import Device
 from cluster.nccl.lines import scan
 from cluster.nccl.links import Link, Links, edges_of, links_of, node_pairs_of
@@ -17,13 +18,14 @@ from cluster.nccl.state import Speech
 from cluster.nccl.verdict import Evidence, decide
 
 
-def read(sources: Iterable[tuple[str, Iterable[bytes]]]) -> Report:
+def read(sources: Iterable[tuple[str, Iterable[bytes]]], cut: Iterable[str] = ()) -> Report:
     """The report of all sources together; each is (its name, its bytes in blocks of any size).
 
     Memory grows with the job (ranks, channels), not with the logs. Files of one process each and one file of
-    all give the same report: what belongs together is told by NCCL's own `host:pid`.
+    all give the same report: what belongs together is told by NCCL's own `host:pid`. `cut` names sources
+    that are known to lack their end or a part: with any of them nothing is proven.
     """
-    log = Log()
+    log = Log(parts=tuple(cut))
     for _, blocks in sources:
         scan(blocks, log.take)
     return _report(log)
@@ -108,9 +110,11 @@ def _versions(log: Log) -> set[str]:
 
 
 def _link_layer(between: Iterable[Link]) -> LinkLayer | None:
-    """Of the HCAs used between nodes; where they differ, RoCE: the one that needs more care."""
+    """Of the HCAs used between nodes, if all are known; where they differ, RoCE: it needs more care."""
     layers = {link.device.link for link in between if link.device and link.via.transport.startswith("NET/IB")}
-    return "RoCE" if "RoCE" in layers else "InfiniBand" if "IB" in layers else None
+    if not layers <= {"IB", "RoCE"}:
+        return None
+    return "RoCE" if "RoCE" in layers else "InfiniBand" if layers else None
 
 
 def _hcas(speeches: Mapping[Process, Speech]) -> Mapping[str, tuple[Hca, ...]]:
@@ -118,7 +122,7 @@ def _hcas(speeches: Mapping[Process, Speech]) -> Mapping[str, tuple[Hca, ...]]:
     for _, speech in sorted(speeches.items()):
         of_node = found.setdefault(g.node_of(speech), {})
         for device in speech.devices.get("IB", {}).values():
-            of_node.setdefault((device.name, device.port), device)
+            of_node.setdefault((device.name, device.port), with_link(device, speech))
         of_node.update(speech.rates)
     return {
         node: tuple(

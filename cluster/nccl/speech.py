@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-# Before it: nothing, blank, or a prefix's end as in mpirun's `[1,0]<stdout>:`; never half another line.
+# The hostname may be empty, as where people take it out of a log. Before it: nothing, blank, or the end of a
+# prefix as in mpirun's `[1,0]<stdout>:`; never half another line.
 SPEAKER = re.compile(
     r"(?:^|(?<=[\s|)\"'])|(?<=[\]>]:)|(?<=[\]>]))"
-    r"([A-Za-z0-9][\w.-]{0,254}):(\d{1,10}):(\d{1,10}) \[(-?\d{1,4})\] "
+    r"((?:[A-Za-z0-9][\w.-]{0,254})?):(\d{1,10}):(\d{1,10}) \[(-?\d{1,4})\] "
     r"(?:[\w./+-]{1,200}:\d{1,6} (?:\([^()\s]{1,200}\) )?)?NCCL (INFO|WARN) ?"
 )
 # Ray: `[repeated 15x across cluster]`; rsyslog and journald: `message repeated 15 times: [...]`.

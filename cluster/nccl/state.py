@@ -39,7 +39,7 @@ class Notes:
 @dataclass(slots=True)
 class Member:
     """One rank of one communicator, as its process tells of it; `unannounced` where only its end is said, as
-    by 2.18.1: its channels were connected before."""
+    by 2.18.1: its channels were connected before. `starts` and `ends` count the lines that say so."""
 
     index: int
     pointer: str
@@ -52,6 +52,8 @@ class Member:
     nodes: int | None = None
     complete: bool = False
     unannounced: bool = False
+    starts: int = 0
+    ends: int = 0
     notes: Notes = field(default_factory=Notes)
 
     def is_gpu(self, gpu: int) -> bool:
@@ -66,9 +68,9 @@ class Speech:
 
     process: Process
     members: list[Member] = field(default_factory=list)
-    channels: dict[Key, dict[Ends, int]] = field(default_factory=dict)
-    cuts: set[Cut] = field(default_factory=set)
-    connected: set[tuple[str, int, Key | None, Ends | None]] = field(default_factory=set)
+    channels: dict[Key, dict[Ends, list[int]]] = field(default_factory=dict)
+    cuts: dict[Cut, int] = field(default_factory=dict)
+    connected: dict[tuple[str, int, Key | None, Ends | None], int] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     devices: dict[str, dict[int, Device]] = field(default_factory=dict)
     rates: dict[tuple[str, int], Device] = field(default_factory=dict)
@@ -79,6 +81,11 @@ class Speech:
     failures: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+
+    @property
+    def copies(self) -> int:
+        """How often its lines were written: a communicator begins and ends once."""
+        return max((1, *(max(member.starts, member.ends) for member in self.members)))
 
     def member(self, pointer: str) -> Member | None:
         return next((member for member in reversed(self.members) if member.pointer == pointer), None)

@@ -45,9 +45,10 @@ VERDICT_STYLES: Mapping[str, str] = {
 def headline(report: Report) -> str:
     """What the verdict means, in a sentence: `traffic between nodes runs over TCP (eth0), not InfiniBand`."""
     fabric, through = report.link_layer or "RDMA", _through(report)
+    nvlink = "NVLink (MNNVL) and " if any("P2P/MNNVL" in p.transports for p in report.node_pairs) else ""
     hosts = "without GPUDirect RDMA: through the hosts' memory"
     ways = {
-        "gdrdma": f"{fabric} with GPUDirect RDMA{through}",
+        "gdrdma": f"{nvlink}{fabric} with GPUDirect RDMA{through}",
         "ib": f"{fabric}{through} {hosts}",
         "roce": f"RoCE{through} {hosts}",
         "plugin": f"the plugin {report.network or 'of an unknown name'}{through}",

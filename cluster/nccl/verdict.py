@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from cluster.nccl.events import Quality
 from cluster.nccl.model import LinkLayer, Report, Unfinished, Verdict
 
+NO_LAYER = (
+    "whether it is InfiniBand or RoCE is not known: some process lacks its line `NET/IB : Using [0]...` "
+    "(NCCL_DEBUG_SUBSYS must have INIT and NET)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -60,14 +65,18 @@ def decide(found: Evidence) -> tuple[Verdict, str]:
 
 
 def _proven(found: Evidence, network: frozenset[Quality]) -> tuple[Verdict, str]:
-    fabric = found.link_layer or "InfiniBand or RoCE"
+    fabric: str = found.link_layer or "InfiniBand or RoCE"
     if not network:
         return (
             "intra-node",
             "all traffic between nodes stays on NVLink (P2P/MNNVL): the nodes are one NVLink domain",
         )
     if network == {"gdrdma"}:
-        return "gdrdma", f"every channel between nodes goes over {fabric} with GPUDirect RDMA"
+        fabric = f"NVLink (P2P/MNNVL) or over {fabric}" if "nvlink" in found.qualities else fabric
+        reason = f"every channel between nodes goes over {fabric} with GPUDirect RDMA"
+        return "gdrdma", reason if found.link_layer else f"{reason}; {NO_LAYER}"
+    if found.link_layer is None:
+        return "unknown", f"channels between nodes go over RDMA without GPUDirect, but {NO_LAYER}"
     verdict: Verdict = "roce" if found.link_layer == "RoCE" else "ib"
     return verdict, f"channels between nodes go over {fabric}, through host memory: without GPUDirect RDMA"
 
@@ -110,7 +119,7 @@ SATISFIED: Mapping[str, Callable[[Report], bool]] = {
     "any": lambda report: report.verdict not in NONE_AT_ALL,
     "socket": lambda report: report.verdict not in (*NONE_AT_ALL, "intra-node"),
     "ib": lambda report: (
-        report.verdict == "ib" or (report.verdict == "gdrdma" and report.link_layer != "RoCE")
+        report.verdict == "ib" or (report.verdict == "gdrdma" and report.link_layer == "InfiniBand")
     ),
     "roce": lambda report: (
         report.verdict == "roce" or (report.verdict == "gdrdma" and report.link_layer == "RoCE")
@@ -123,6 +132,7 @@ REQUIRE = tuple(SATISFIED)
 def holds(report: Report, require: str) -> bool:
     """Whether the report satisfies `network.require`. Raises KeyError for what is not in REQUIRE.
 
+    `ib` and `roce` need a link layer that is known.
     `socket` asks only that nodes talk; anything better does too. One node alone proves nothing between nodes.
     """
     return SATISFIED[require](report)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster import nccl
 from cluster.argv.node_script import script
 from cluster.checks import judge as sorted_out
 from cluster.facts import Facts
-from cluster.nccl import Report
 from cluster.plan import Plan
 from cluster.proof import shown
-from cluster.proof.answers import Heard, heard
+from cluster.proof.answers import heard
 from cluster.proof.bandwidth import links, measured
 from cluster.proof.faults import faults
 from cluster.proof.slowness import slowness
-from cluster.proof.transport import transport_content, transport_lines, transport_problems, transport_tables
+from cluster.proof.transport import (
+    report_of,
+    transport_content,
+    transport_lines,
+    transport_problems,
+    transport_tables,
+)
 from cluster.steps import Judgement, Outcome, Run
 
 # Seconds beside network.verify_timeout, at which the program ends by itself: a container needs some to start.
@@ -40,7 +44,7 @@ def judge(
     """
     answers = heard(plan, outcomes)
     found, could = measured(answers), links(plan, facts)
-    report = report_of(answers)
+    report = report_of({node: answer.logs for node, answer in answers.answers.items()})
     verdict = sorted_out(faults(answers, report), ignore)
     if not verdict.errors:
         rest = (*transport_problems(plan, facts, report), *slowness(plan, found, could, report))
@@ -54,13 +58,3 @@ def judge(
         tables=(*shown.tables(found), *transport_tables(report)),
         content={**transport_content(plan, report), **shown.content(answers, found, could)},
     )
-
-
-def report_of(answers: Heard) -> Report | None:
-    """What NCCL's logs of all ranks say together; None: there are none, as with gloo."""
-    sources = [
-        (f"{node}, pid {log.pid}", (log.content,))
-        for node, answer in answers.answers.items()
-        for log in answer.logs
-    ]
-    return nccl.read(sources) if sources else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cluster import nccl
 from cluster.checks import judge as sorted_out
 from cluster.errors import Problem
 from cluster.facts import Facts
@@ -14,7 +13,13 @@ from cluster.plan import Plan
 from cluster.proof.arrived import environments_json, heard, summary
 from cluster.proof.attestation import Attestation
 from cluster.proof.environment import Said, environment_problems
-from cluster.proof.transport import transport_content, transport_lines, transport_problems, transport_tables
+from cluster.proof.transport import (
+    report_of,
+    transport_content,
+    transport_lines,
+    transport_problems,
+    transport_tables,
+)
 from cluster.steps import Judgement, Outcome
 
 SERVES = "The model serves meanwhile"
@@ -46,7 +51,7 @@ def _judge(
     needs_log: bool,
 ) -> Judgement:
     attested, unread = heard(plan, outcomes)
-    report = report_of(attested)
+    report = report_of({node: attestation.logs for node, attestation in attested.items()})
     arrived = (
         *_ranks_not_seen(plan, attested),
         *environment_problems(plan, facts, attested, said(attested, report)),
@@ -64,16 +69,6 @@ def _judge(
         tables=transport_tables(report),
         content={**transport_content(plan, report), "environments": environments_json(attested)},
     )
-
-
-def report_of(attested: Mapping[str, Attestation]) -> Report | None:
-    """What NCCL's logs of all processes say together; None: there are none."""
-    sources = [
-        (f"{node}, pid {log.pid}", (log.content,))
-        for node, attestation in attested.items()
-        for log in attestation.logs
-    ]
-    return nccl.read(sources) if sources else None
 
 
 def _cut(attested: Mapping[str, Attestation]) -> tuple[str, ...]:

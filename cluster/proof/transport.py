@@ -8,9 +8,10 @@ from typing import Any
 from cluster.choice import choose
 from cluster.errors import Problem, Severity
 from cluster.facts import Facts
-from cluster.nccl import Cause, Report, holds, report_json
+from cluster.nccl import Cause, Report, holds, read, report_json
 from cluster.nccl.table import headline, node_matrix, node_pairs, rank_matrix
 from cluster.plan import Plan
+from cluster.proof.attestation import Log
 from cluster.steps import Table
 
 # Required by nobody, they are what NCCL takes where the HCAs that are there do not work.
@@ -23,6 +24,13 @@ NO_EVIDENCE = (
     "Run `clusterctl verify`, or set serve.nccl_debug: true and run `clusterctl up` and "
     "`clusterctl verify --live`"
 )
+
+
+def report_of(logs: Mapping[str, tuple[Log, ...]]) -> Report | None:
+    """What NCCL's logs of all processes, {node: logs}, say together; None: there are none, as with gloo."""
+    named = [(f"{node}, pid {log.pid}", log) for node, of_node in logs.items() for log in of_node]
+    sources = ((name, (log.content,)) for name, log in named)
+    return read(sources, cut=[name for name, log in named if log.cut]) if named else None
 
 
 def transport_problems(plan: Plan, facts: Mapping[str, Facts], report: Report | None) -> tuple[Problem, ...]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster.proof.attestation import Attestation, parse
-from cluster.proof.served import report_of, said
+from cluster.proof.served import said
+from cluster.proof.transport import report_of
 from cluster.steps import Result
 
 ANSWER = Path(__file__).parent / "attestation" / "two-h200-as-two-nodes.json"
@@ -23,7 +24,7 @@ def attestation() -> Attestation:
 def test_the_log_of_each_process_came_along_and_gives_the_verdict() -> None:
     found = attestation()
     assert [log.pid for log in found.logs] == [process.pid for process in found.processes]
-    report = report_of({"gpu-01": found})
+    report = report_of({"gpu-01": found.logs})
     assert report is not None
     assert (report.verdict, report.nodes) == ("socket", ("gpu-01", "gpu-02"))
     assert {(edge.src, edge.dst, edge.transport, edge.device) for edge in report.edges} == {
@@ -34,7 +35,7 @@ def test_the_log_of_each_process_came_along_and_gives_the_verdict() -> None:
 
 def test_what_nccl_says_was_set_is_what_the_process_was_started_with() -> None:
     found = attestation()
-    variables = said({"gpu-01": found}, report_of({"gpu-01": found}))["gpu-01"]
+    variables = said({"gpu-01": found}, report_of({"gpu-01": found.logs}))["gpu-01"]
     assert set(variables) == {process.pid for process in found.processes}
     for process in found.processes:
         assert variables[process.pid].items() <= (process.environment or {}).items()

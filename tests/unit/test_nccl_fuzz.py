@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
@@ -59,10 +60,18 @@ def runs(draw: st.DrawFn) -> Run:
         groups=("world", *draw(kinds)),
         **{
             name: draw(st.booleans())
-            for name in ("pxn", "shm", "over_pci", "runtime_connect", "by_split", "one_host", "stamps")
+            for name in (
+                *("pxn", "shm", "over_pci", "runtime_connect", "by_split", "one_host", "stamps"),
+                *("connects_late", "merged_ports"),
+            )
         },
     )
-    return replace(run, without_gdr=draw(some_channels(run)), received_without_gdr=draw(some_channels(run)))
+    return replace(
+        run,
+        without_gdr=draw(some_channels(run)),
+        received_without_gdr=draw(some_channels(run)),
+        only_in=draw(st.sampled_from((None, *run.groups))),
+    )
 
 
 def some_channels(run: Run) -> st.SearchStrategy[frozenset[tuple[int, int, int]]]:
@@ -137,19 +146,19 @@ def shows_a_bad_channel(log: Sequence[Piece]) -> bool:
 
 
 def end_is_missing(whole: Sequence[Piece], log: Sequence[Piece]) -> bool:
-    """Of some channel between nodes, one end's line is nowhere whole any more.
+    """Of some channel between nodes, one end's line is not whole any more in all communicators that have it.
 
     What stands before and after NCCL's own words does not matter. Of a communicator that no line begins any
-    more nobody can tell, and where several join the same ranks their lines are the same.
+    more nobody can tell. Where several join the same ranks their lines are the same: as many are needed.
     """
     text = text_of(log)
     begun = {piece.origin.within for piece in log if piece.whole and TELLS.search(piece.text)}
-    needed = {
+    needed = Counter(
         STAMP.sub("", piece.origin.text).encode()
         for piece in whole
         if piece.origin.hop and piece.origin.hop.crosses and piece.origin.within in begun
-    }
-    return any(words not in text for words in needed)
+    )
+    return any(text.count(words) < times for words, times in needed.items())
 
 
 @thorough(100)

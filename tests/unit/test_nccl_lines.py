@@ -66,6 +66,12 @@ def test_warnings(line: str) -> None:
     assert (piece.speaker, piece.level, piece.message) == (Speaker("vm", 1564, 1565, 0), "WARN", "text")
 
 
+@pytest.mark.parametrize("prefix", ["", "[rank0] ", "[default0]:", "2026-11-21T05:35:32.373430237Z "])
+def test_a_hostname_that_was_taken_out(prefix: str) -> None:
+    (piece,) = said(f"{prefix}:22901:22902 [0] NCCL INFO {CHANNEL}", True)
+    assert (piece.speaker, piece.level, piece.message) == (Speaker("", 22901, 22902, 0), "INFO", CHANNEL)
+
+
 def test_writers_that_ran_into_one_another() -> None:
     first, second = said(f"{WHO}Channel 00/0 : 0[0] -> vm:9:9 [1] NCCL INFO Using network IB", True)
     assert (first.message, first.whole) == ("Channel 00/0 : 0[0] ->", False)

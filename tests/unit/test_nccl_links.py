@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cluster.nccl import Hca, Report, read
+from cluster.nccl.table import headline
 from tests.nccllog import Run, processes
 
 
@@ -40,6 +41,19 @@ def test_nvlink_between_nodes_is_no_rdma() -> None:
     assert [(pair.a, pair.b, pair.transports, pair.gdrdma) for pair in found.node_pairs] == [
         ("a", "b", ("P2P/MNNVL",), False)
     ]
+
+
+def test_nvlink_and_rdma_between_nodes_are_both_named() -> None:
+    """Three nodes, two of them one NVLink domain: a ring goes over both."""
+    lines = [line.text for process in processes(Run(nodes=3, gpus=1, channels=1)) for line in process.lines]
+    joined = [
+        line.replace("[send] via NET/IB/0/GDRDMA", "via P2P/MNNVL") if "0[0] -> 1[0]" in line else line
+        for line in lines
+        if not ("0[0] -> 1[0]" in line and "[receive]" in line)
+    ]
+    found = report(joined)
+    assert found.verdict == "gdrdma" and "NVLink (P2P/MNNVL)" in found.reason, found.reason
+    assert headline(found).startswith("traffic between nodes runs over NVLink (MNNVL) and InfiniBand")
 
 
 def test_the_network_within_one_node_is_not_between_nodes() -> None:

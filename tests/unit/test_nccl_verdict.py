@@ -45,7 +45,8 @@ def qualities(*names: Any) -> frozenset[Any]:
         ({"qualities": qualities("gdrdma", "rdma"), "doubts": CUT}, "mixed"),
         ({"qualities": qualities("gdrdma", "socket"), "unfinished": SILENT}, "mixed"),
         ({"qualities": qualities("gdrdma", "socket"), "unfinished": STARTED}, "incomplete"),
-        ({"qualities": qualities("rdma")}, "ib"),
+        ({"qualities": qualities("rdma")}, "unknown"),
+        ({"qualities": qualities("rdma"), "link_layer": "InfiniBand"}, "ib"),
         ({"qualities": qualities("rdma"), "doubts": CUT}, "unknown"),
         ({"qualities": qualities("rdma"), "link_layer": "RoCE"}, "roce"),
         ({"qualities": qualities("plugin"), "doubts": CUT}, "plugin"),
@@ -67,6 +68,13 @@ def test_precedence(changes: dict[str, Any], verdict: str) -> None:
     assert found == verdict and reason
 
 
+def test_the_reason_names_all_that_carries_data() -> None:
+    both = replace(NOTHING, qualities=qualities("gdrdma", "nvlink"), link_layer="InfiniBand")
+    verdict, reason = decide(both)
+    assert (verdict, "NVLink (P2P/MNNVL)" in reason, "InfiniBand" in reason) == ("gdrdma", True, True)
+    assert "NVLink" not in decide(replace(both, qualities=qualities("gdrdma")))[1]
+
+
 def report(verdict: Any, link_layer: Any = None) -> Report:
     return replace(read([]), verdict=verdict, link_layer=link_layer)
 
@@ -76,7 +84,7 @@ def report(verdict: Any, link_layer: Any = None) -> Report:
     [
         ("gdrdma", "InfiniBand", {"any", "socket", "ib", "gdrdma"}),
         ("gdrdma", "RoCE", {"any", "socket", "roce", "gdrdma"}),
-        ("gdrdma", None, {"any", "socket", "ib", "gdrdma"}),
+        ("gdrdma", None, {"any", "socket", "gdrdma"}),
         ("ib", "InfiniBand", {"any", "socket", "ib"}),
         ("roce", "RoCE", {"any", "socket", "roce"}),
         ("plugin", None, {"any", "socket"}),

@@ -29,6 +29,7 @@ VARIANTS = {
     "ncclCommSplit": replace(EVERYTHING, by_split=True),
     "two nodes by NCCL_HOSTID": replace(EVERYTHING, one_host=True),
     "times before all lines": replace(EVERYTHING, stamps=True),
+    "channels after all have begun": replace(EVERYTHING, connects_late=True, groups=EVERYTHING.groups[:3]),
     "one node": replace(EVERYTHING, nodes=1, gpus=4),
     "three nodes": replace(EVERYTHING, nodes=3, gpus=2, channels=4),
     "one GPU a node": replace(EVERYTHING, nodes=4, gpus=1),
@@ -154,6 +155,21 @@ def test_an_init_that_fails(version: str) -> None:
 def test_ports_that_are_merged(version: str) -> None:
     report = report_of(Run(version, merged_ports=True))
     assert (report.verdict, report.link_layer) == ("gdrdma", "InfiniBand")
+    assert holds(report, "ib") and not holds(report, "roce")
+
+
+@pytest.mark.parametrize("gdr", [True, False], ids=["with GPUDirect", "without"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_ports_that_are_merged_over_roce(version: str, gdr: bool) -> None:
+    """Since 2.24 the line of a merged device says no link layer: it is that of its ports."""
+    run = Run(version, network="RoCE", merged_ports=True, gdr=gdr)
+    report = report_of(run)
+    assert (report.verdict, report.link_layer) == ("gdrdma" if gdr else "roce", "RoCE")
+    assert holds(report, "roce") and not holds(report, "ib")
+    if run.virtual:
+        assert {name for pair in report.node_pairs for name in pair.hcas} <= {
+            f"{run.hca(index)}f0+{run.hca(index)}f1" for index in range(run.gpus)
+        }
 
 
 @pytest.mark.parametrize("crlf", [False, True])

@@ -205,6 +205,17 @@ def test_what_is_required(require: str, network: Any, met: bool) -> None:
     assert errors(judgement) == ([] if met else [("transport-unmet", "gpu-01")])
 
 
+def test_the_head_of_a_log_proves_nothing() -> None:
+    """What was not read may be of a channel over TCP."""
+    wanted = plan({"network.require": "gdrdma"})
+    run = NcclRun(network="IB")
+    whole = measured(wanted, wanted.head, run)
+    head = {**whole, "logs": [{**log, "cut": True} for log in whole["logs"][:1]] + whole["logs"][1:]}
+    judgement = judged(wanted, {**answers(wanted, run), "gpu-01": said(head)})
+    assert errors(judgement) == [("transport-unknown", "gpu-01")]
+    assert "is not whole" in judgement.verdict.errors[0].found
+
+
 def test_gloo_counts_as_a_socket() -> None:
     for require, met in (("socket", True), ("any", True), ("ib", False)):
         wanted = plan({"runtime.device": "cpu", "network.require": require})
