@@ -137,14 +137,18 @@ def test_one_file_a_process_is_the_same_log(file: Path) -> None:
 def over_rdma(text: bytes) -> bytes:
     """The same run as it would have been over InfiniBand with GPUDirect."""
     listed = b"NET/IB : Using [0]mlx5_0:1/IB [RO]; OOB eth0:192.0.2.2<0>"
+    none = b"NET/IB : Using [RO]; OOB eth0:192.0.2.2<0>"
     return (
         text.replace(b"via NET/Socket/0", b"via NET/IB/0/GDRDMA")
         .replace(b"Using network Socket", b"Using network IB")
-        .replace(b"NET/IB : Using [RO]; OOB eth0:192.0.2.2<0>", listed)
+        .replace(none if none in text else b"NET/IB : No device found.", listed)
     )
 
 
-@pytest.mark.parametrize("file", [FOUR / "two_nodes_socket.log", VLLM], ids=lambda file: file.name)
+BETWEEN_NODES = (FOUR / "two_nodes_socket.log", VLLM, *(TWO / f"{v}-socket.log.gz" for v in VERSIONS))
+
+
+@pytest.mark.parametrize("file", BETWEEN_NODES, ids=lambda file: file.name)
 def test_the_same_runs_over_rdma(file: Path) -> None:
     found = read([("x", [over_rdma(content(file))])])
     assert (found.verdict, found.link_layer) == ("gdrdma", "InfiniBand"), found.reason
