@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from cluster.errors import count
 from cluster.nccl.clues import BY_ID, CLUES
 from cluster.nccl.log import Log
 from cluster.nccl.model import Cause, Process, Verdict
@@ -14,7 +15,7 @@ from cluster.nccl.verdict import Evidence
 BRIDGE = re.compile(
     r"lo|docker\d+|br-[0-9a-f]+|virbr\d+|veth\w+|cni\d+|cali\w+|flannel\.\d+|tailscale\d+|wg\d+|podman\d+"
 )
-SETTINGS = "NCCL_DEBUG=INFO NCCL_DEBUG_SUBSYS=INIT,BOOTSTRAP,ENV,NET"
+SETTINGS = "NCCL_DEBUG=INFO NCCL_DEBUG_SUBSYS=INIT,BOOTSTRAP,ENV,NET,GRAPH"
 NO_RDMA = ("socket", "mixed")
 NO_GDR = ("ib", "roce", "mixed")
 # (verdicts, variable, which values are the reason, id, remedy)
@@ -62,6 +63,7 @@ def causes(log: Log, verdict: Verdict, found: Evidence) -> tuple[Cause, ...]:
         return ()
     speeches = dict(sorted(log.speeches.items()))
     every = (
+        *_wrong_gid(speeches, found),
         *_failures(log, speeches),
         *_environment(speeches, verdict),
         *_interface(speeches, verdict),
@@ -77,9 +79,19 @@ def causes(log: Log, verdict: Verdict, found: Evidence) -> tuple[Cause, ...]:
         *_the_log(log, verdict, found),
     )
     first: dict[str, Cause] = {}
-    for cause in every or _without_a_clue(verdict):
+    for cause in every or _without_a_clue(verdict, found):
         first.setdefault(cause.id, cause)
     return tuple(first.values())
+
+
+def _wrong_gid(speeches: Mapping[Process, Speech], found: Evidence) -> Iterator[Cause]:
+    """On RoCE, retries that exceed are most often of a GID that the other side cannot reach
+    (https://github.com/NVIDIA/nccl/issues/426)."""
+    for process, speech in speeches.items():
+        message = speech.failures.get("ib-retry-exceeded")
+        if message and found.link_layer == "RoCE":
+            yield Cause("roce-gid", f"{process[0]}: {message}", BY_ID["roce-gid"].remedy)
+            return
 
 
 def _failures(log: Log, speeches: Mapping[Process, Speech]) -> Iterator[Cause]:
@@ -143,14 +155,14 @@ def _waiting(verdict: Verdict, found: Evidence) -> Iterator[Cause]:
         return
     started = [rank for rank in found.unfinished if rank.started]
     if started:
-        text = f"{len(started)} ranks said `Init START` and not `Init COMPLETE`"
+        text = f"{count(len(started), 'rank')} said `Init START` and not `Init COMPLETE`"
         yield Cause(
             "nccl-init-hang",
             text,
             "look at the other ranks' logs; `clusterctl check INVENTORY` tests the ports",
         )
     else:
-        text = f"{len(found.unfinished)} ranks of the communicators never spoke"
+        text = f"{count(len(found.unfinished), 'rank')} of the communicators never spoke"
         yield Cause(
             "nccl-log-missing",
             text,
@@ -172,8 +184,11 @@ def _the_log(log: Log, verdict: Verdict, found: Evidence) -> Iterator[Cause]:
         yield Cause("nccl-log-missing", f"no {lacks} in the log", remedy)
 
 
-def _without_a_clue(verdict: Verdict) -> Iterator[Cause]:
+def _without_a_clue(verdict: Verdict, found: Evidence) -> Iterator[Cause]:
     """Where no line says why: what it is most often."""
+    if verdict in NO_GDR and "gdrdma" in found.qualities:
+        evidence = "some channels between nodes have /GDRDMA, others lack it"
+        yield Cause("gdr-distance", evidence, BY_ID["gdr-distance"].remedy)
     if verdict in NO_GDR:
         yield Cause("gdr-off", "channels between nodes lack /GDRDMA", BY_ID["gdr-off"].remedy)
     if verdict == "socket":

@@ -27,6 +27,8 @@ STANDING_STILL = {
     "Z": "gone",
 }
 ALL_ANSWER = "an answer from every rank"
+GONE = "`clusterctl status` says what runs there; `clusterctl up` brings back what is gone"
+AGAIN = "One measures at a time, the last that came: run it again when the other is done"
 
 
 def faults(heard: Heard, report: Report | None) -> tuple[Problem, ...]:
@@ -52,14 +54,14 @@ def ranks_in_words(ranks: Iterable[int]) -> str:
 
 def _of_nodes(heard: Heard) -> Iterator[Problem]:
     for node, why in heard.unheard.items():
-        yield _problem(heard, "verify-failed", node, why)
+        yield _problem(heard, "verify-failed", node, why, GONE)
     for node, answer in heard.answers.items():
         if answer.error == PORT_TAKEN:
             yield verify_port_taken(node, heard.plan.verify_port)
         elif answer.error and not answer.ranks:
             yield _problem(heard, "verify-failed", node, answer.error)
         elif answer.error == "terminated":
-            yield _problem(heard, "verify-failed", node, "it was told to end, as by another `verify`")
+            yield _problem(heard, "verify-failed", node, "it was told to end, as by another `verify`", AGAIN)
 
 
 def _missing(heard: Heard) -> Iterator[Problem]:

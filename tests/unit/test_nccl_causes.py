@@ -59,6 +59,12 @@ STOPPED = Run(stopped=frozenset((1,)))
             "ib-retry-exceeded",
         ),
         (
+            Run(network="RoCE"),
+            "net_ib.cc:9 NCCL WARN NET/IB : Got completion from peer 10.1.1.1<4> with status=12 opcode=1",
+            "roce-gid",
+        ),
+        (Run(without_gdr=frozenset({(3, 0, 0)})), "NCCL INFO cudaDriverVersion 13000", "gdr-distance"),
+        (
             NO_GDR,
             "net_ib.cc:9 NCCL WARN NET/IB : Got completion from peer 10.1.1.1<4> with status=4 opcode=1",
             "acs-enabled",
