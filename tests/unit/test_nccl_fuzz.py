@@ -161,14 +161,14 @@ def end_is_missing(whole: Sequence[Piece], log: Sequence[Piece]) -> bool:
     return any(text.count(words) < times for words, times in needed.items())
 
 
-@thorough(100)
+@thorough(50)
 @given(run=runs(), way=ways)
 def test_a_whole_log_tells_the_truth(run: Run, way: Way) -> None:
     report = report_of(pieces(run, way))
     assert report.verdict == verdict(run), report.reason
 
 
-@thorough(150)
+@thorough(60)
 @given(run=runs(), way=ways, damage=damages())
 def test_a_damaged_log_is_no_proof(run: Run, way: Way, damage: Damage) -> None:
     whole = pieces(run, way)
@@ -181,7 +181,7 @@ def test_a_damaged_log_is_no_proof(run: Run, way: Way, damage: Damage) -> None:
         assert not end_is_missing(whole, log), text_of(log)
 
 
-@thorough(40)
+@thorough(20)
 @given(run=runs(), damage=damages())
 def test_a_damaged_report_can_be_shown(run: Run, damage: Damage) -> None:
     report = report_of(damage(pieces(run)))
@@ -192,7 +192,7 @@ def test_a_damaged_report_can_be_shown(run: Run, damage: Damage) -> None:
         assert all(len(row) == len(columns) for row in rows)
 
 
-@thorough(40)
+@thorough(20)
 @given(run=runs(), seed=st.integers(0, 9))
 def test_folded_lines_are_no_proof(run: Run, seed: int) -> None:
     log = folded(run, Way("ray-colour", seed=seed))
@@ -227,7 +227,7 @@ def test_a_communicator_that_is_not_finished(version: str) -> None:
     assert report_of(log[: graph + 1]).verdict in ("incomplete", "unknown")
 
 
-@thorough(100)
+@thorough(50)
 @given(st.lists(st.binary(max_size=400), max_size=5))
 @example(
     [b"vm:1:1 [0] NCCL INFO Channel 00/0 : 99999999999999999999[0] -> 1[0] [send] via NET/IB/0/GDRDMA\n"]
@@ -253,7 +253,7 @@ RANK_BEYOND_THE_SIZE = Run(
 )
 
 
-@thorough(40)
+@thorough(20)
 @example(run=RANK_BEYOND_THE_SIZE, way=Way("srun", True, 2), seed=1, share=0.01)
 @given(run=runs(), way=ways, seed=st.integers(0, 2**32), share=st.sampled_from([0.0001, 0.001, 0.01]))
 def test_bytes_that_changed_do_not_matter(run: Run, way: Way, seed: int, share: float) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from cluster import on_node
 
-PROGRAMS = ("collectives.py", "collectives_rank.py", "completion.py", "ray_nodes.py", *on_node.PROCESS_ENGINE)
+TOGETHER = (on_node.PROOF, on_node.PROCESS_ENGINE)
+PROGRAMS = ("completion.py", "ray_nodes.py", *(name for names in TOGETHER for name in names))
 PLUGIN = ("cpu_communicator.py", "cpu_platform.py", "cpu_worker.py")
 
 
@@ -36,7 +37,7 @@ def test_programs_import_nothing_of_clusterctl_but_what_lies_beside_them(name: s
             names = [statement.module] if statement.module else [alias.name for alias in statement.names]
             beside |= {f"{one}.py" for one in names}
     assert "cluster" not in absolute
-    assert beside <= (set(on_node.PROCESS_ENGINE) if name in on_node.PROCESS_ENGINE else set())
+    assert beside <= {one for names in TOGETHER if name in names for one in names}
 
 
 def test_the_plugin_is_found_as_an_installed_package_would_be(tmp_path: Path) -> None:
