@@ -78,6 +78,8 @@ def _strangers(groups: Mapping[GroupKey, Group], spanning: list[Group], links: L
         yield "channels over the network are of a communicator whose beginning is not in the log"
     if any(group.clash for group in groups.values()):
         yield "two processes of one hostname and process id cannot be told apart"
+    if len({group.nodes_said is None for group in groups.values() if group.key != UNNAMED}) > 1:
+        yield "no line says over how many nodes one of the communicators goes, as others do (`nNodes`)"
     if not spanning and any(link.between for link in links.links):
         yield "no line says which ranks there are (`Init COMPLETE`: NCCL_DEBUG_SUBSYS lacks INIT)"
 

@@ -217,6 +217,20 @@ def test_every_cut_of_a_bad_channel(version: str, kept: bytes) -> None:
         assert report_of(cut([*rest, last], size_of(rest) + end)).verdict != "gdrdma"
 
 
+def test_a_communicator_of_which_the_end_is_left() -> None:
+    """Its processes have one hostname: whether it goes over nodes was said by lines that are gone."""
+    log = pieces(Run("2.20.5", gpus=1, groups=("world", "messages"), one_host=True))
+    left = [
+        piece
+        for piece in log
+        if piece.origin.within is None
+        or piece.origin.within.name != "world"
+        or b"Init COMPLETE" in piece.text
+    ]
+    assert report_of(log).verdict == "gdrdma"
+    assert report_of(left).verdict == "unknown"
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_communicator_that_is_not_finished(version: str) -> None:
     """The first is proven whole; of the second, the log ends before its ranks are connected."""
