@@ -188,9 +188,9 @@ class CommandTimeout(ConnectionLost):
     """A command on a node did not end in time."""
 
 
-def count(number: int, noun: str) -> str:
-    """`1 node`, `2 nodes`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """`1 node`, `2 nodes`; `plural` where it is not the noun and an s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
 def indent(text: str) -> str:

@@ -15,8 +15,8 @@ from cluster.inventory.secrets import Secrets
 from cluster.join import why_not_joined, why_not_ready
 from cluster.plan import Member, Plan
 from cluster.proof import arrived, collectives, served
-from cluster.render import node_files, secrets_file
-from cluster.standing import SECRETS, Standing, sha256, standing
+from cluster.render import secrets_file
+from cluster.standing import SECRETS, Standing, outdated_files, sha256, standing
 from cluster.steps import Argv, Phase, Put, Result, Run, Wait
 
 START_TIMEOUT = 120.0
@@ -96,17 +96,15 @@ def _write(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> tuple[Pu
     """Files that are not there yet, or differ."""
     steps: list[Put | Run] = []
     for member in plan.members:
-        wanted = [(file.path, file.content, file.mode) for file in node_files(plan, member)]
-        there = facts[member.name].files
-        if secrets:
-            wanted.append((SECRETS, secrets_file(secrets), 0o600))
-        elif SECRETS in there:
+        there, text = facts[member.name].files, secrets_file(secrets)
+        if not secrets and SECRETS in there:
             steps.append(Run(member.name, ("rm", "-f", f"{member.folder}/{SECRETS}")))
         steps += [
-            Put(member.name, f"{member.folder}/{path}", content, mode)
-            for path, content, mode in wanted
-            if there.get(path) != sha256(content)
+            Put(member.name, f"{member.folder}/{file.path}", file.content, file.mode)
+            for file in outdated_files(plan, member, facts[member.name])
         ]
+        if secrets and there.get(SECRETS) != sha256(text):
+            steps.append(Put(member.name, f"{member.folder}/{SECRETS}", text, 0o600))
     return tuple(steps)
 
 
@@ -169,12 +167,8 @@ def _attest_ray(plan: Plan, now: Standing) -> tuple[Run, ...]:
 
 def _attest_running(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Run, ...]:
     """With the executor backend mp there is nothing to read before vLLM runs."""
-    return arrived.steps(plan) if all(_main_runs(plan, facts[m.name]) for m in plan.members) else ()
-
-
-def _main_runs(plan: Plan, facts: Facts) -> bool:
-    container = facts.container("ray" if plan.uses_ray else "serve")
-    return container is not None and container.running
+    role = "ray" if plan.uses_ray else "serve"
+    return arrived.steps(plan) if all(facts[m.name].runs(role) for m in plan.members) else ()
 
 
 def _attest(plan: Plan, now: Standing) -> tuple[Run, ...]:

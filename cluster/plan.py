@@ -70,10 +70,10 @@ class Plan:
     model: Model
     serve: Serve
     secrets: tuple[str, ...]
-    require: Require = "any"
-    min_bus_bandwidth: float | None = None
-    verify_port: int = 29511
-    verify_timeout: float = 120.0
+    require: Require
+    min_bus_bandwidth: float | None
+    verify_port: int
+    verify_timeout: float
 
     @property
     def head(self) -> Member:

@@ -10,8 +10,8 @@ from cluster.choice import Choice, choose, network_env
 from cluster.facts import Container, Facts
 from cluster.inventory.secrets import Secrets
 from cluster.join import why_not_joined
-from cluster.plan import Plan
-from cluster.render import digests, secrets_file
+from cluster.plan import Member, Plan
+from cluster.render import File, digests, node_files, secrets_file
 
 SECRETS, NETWORK_ENV = "secrets.env", "network.env"
 
@@ -71,12 +71,16 @@ def _ray_of_this_network(plan: Plan, facts: Mapping[str, Facts], ray: frozenset[
     return same if plan.head.name in same else frozenset()
 
 
+def outdated_files(plan: Plan, member: Member, facts: Facts) -> tuple[File, ...]:
+    """Of the files that a node gets, those that are not there yet, or differ."""
+    return tuple(
+        file for file in node_files(plan, member) if facts.files.get(file.path) != sha256(file.content)
+    )
+
+
 def has_network_env(facts: Facts, choice: Choice) -> bool:
     """Whether a node's network.env says what the choice does."""
-    content = network_env(choice)
-    if not facts.files:
-        return True  # another operator started it, from a home folder of their own
-    return facts.files.get(NETWORK_ENV) == (sha256(content) if content else None)
+    return _file_says(facts, NETWORK_ENV, network_env(choice))
 
 
 def _vllm_that_stands(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Iterable[str]:
@@ -95,9 +99,14 @@ def _runs(facts: Facts, role: str, digest: str, secrets: Secrets) -> bool:
 
 
 def _same_secrets(facts: Facts, secrets: Secrets) -> bool:
+    return _file_says(facts, SECRETS, secrets_file(secrets))
+
+
+def _file_says(facts: Facts, path: str, content: str) -> bool:
+    """Whether a file has this content; none is there where there is nothing to say."""
     if not facts.files:
         return True  # another operator started it, from a home folder of their own
-    return facts.files.get(SECRETS) == (sha256(secrets_file(secrets)) if secrets else None)
+    return facts.files.get(path) == (sha256(content) if content else None)
 
 
 def sha256(text: str) -> str:

@@ -8,16 +8,16 @@ from cluster.checks.between import differ
 from cluster.choice import Choice, lacking
 from cluster.errors import Problem
 from cluster.facts import Facts
+from cluster.inventory.model import RDMA
 from cluster.plan import Plan
 
 Choices = Mapping[str, Choice]
-NEED_RDMA = ("ib", "roce", "gdrdma")
 
 
 def problems(plan: Plan, facts: Mapping[str, Facts], choices: Choices) -> Iterator[Problem]:
     """All that differs: whether nodes have HCAs in common, how many and how fast, and their rails."""
     without = lacking(plan, facts)
-    if plan.require in NEED_RDMA:
+    if plan.require in RDMA:
         yield from _required(plan, without)
     elif len(without) < len(choices):
         yield from _without(facts, without, choices)

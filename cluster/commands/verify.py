@@ -15,9 +15,8 @@ from cluster.facts import Facts, without_hashes
 from cluster.gather import gather
 from cluster.inventory import load
 from cluster.plan import Plan, make_plan
-from cluster.render import node_files
 from cluster.reporter import reporter
-from cluster.standing import has_network_env, sha256
+from cluster.standing import has_network_env, outdated_files
 
 REMEDY = "`clusterctl verify --explain` says which interface and HCAs each node uses, and why."
 
@@ -72,8 +71,8 @@ def _not_running(plan: Plan, facts: Mapping[str, Facts], live: bool) -> Iterator
     wanted = {member.name: "ray" for member in plan.members if plan.uses_ray}
     wanted |= {member.name: "serve" for member in plan.servers if live}
     for name, role in wanted.items():
-        container = facts[name].container(role)
-        if container is None or not container.running:
+        if not facts[name].runs(role):
+            container = facts[name].container(role)
             yield Problem(
                 "not-running",
                 name,
@@ -86,13 +85,11 @@ def _not_running(plan: Plan, facts: Mapping[str, Facts], live: bool) -> Iterator
 def _outdated(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """The scripts that are on a node measure what runs there: they have to be those of this inventory."""
     for member in plan.members:
-        there = facts[member.name].files
-        differing = [f.path for f in node_files(plan, member) if there.get(f.path) != sha256(f.content)]
-        if differing:
+        if differing := outdated_files(plan, member, facts[member.name]):
             yield Problem(
                 "scripts-outdated",
                 member.name,
-                f"{differing[0]} is of another inventory or version of clusterctl, or not there",
+                f"{differing[0].path} is of another inventory or version of clusterctl, or not there",
                 f"~/{member.folder} as this inventory renders it",
                 "Run `clusterctl up`, which writes what differs and starts anew what was started from it",
             )
@@ -104,7 +101,7 @@ def _port(plan: Plan, facts: Mapping[str, Facts], live: bool) -> Iterator[Proble
 
 
 def _say_what_is_shared(plan: Plan, facts: Mapping[str, Facts], live: bool, as_json: bool) -> None:
-    serves = any((c := facts[m.name].container("serve")) is not None and c.running for m in plan.servers)
+    serves = any(facts[member.name].runs("serve") for member in plan.servers)
     if not as_json and not live and plan.gpus < 2:
         console.say("one GPU: there is nothing to measure")
     elif not as_json and not live and serves:

@@ -82,6 +82,11 @@ PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 NAMED = re.compile(rf"(?i)(?:--)?(?:{NAME})|(?-i:{KEY_NAME})")
 
 
+def redacted_value(name: str, value: str) -> str:
+    """A variable's value, without what is a secret by its form or by the variable's name."""
+    return redacted(f"{name}={value}").partition("=")[2]
+
+
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     """The text without secrets: those values, also as JSON writes them, and whatever looks like one.
 

@@ -174,6 +174,10 @@ class Facts:
         found = [container for container in self.containers if container.role == role]
         return next((container for container in found if container.running), found[0] if found else None)
 
+    def runs(self, role: str) -> bool:
+        """Whether a container of a role is running."""
+        return any(container.running for container in self.containers if container.role == role)
+
 
 @dataclass(frozen=True)
 class Fact:

@@ -27,6 +27,7 @@ from cluster.inventory.scalars import (
 )
 
 Require = Literal["any", "socket", "ib", "roce", "gdrdma"]
+RDMA: tuple[Require, ...] = ("ib", "roce", "gdrdma")  # those that TCP does not meet
 HcaChoice = Annotated[Literal["auto", "none"] | tuple[DeviceName, ...], Hcas]
 Env = dict[EnvName, EnvValue]
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.inventory.model import Inventory
+from cluster.inventory.model import RDMA, Inventory
 from cluster.inventory.vllm_flags import why_not
 
 Path = tuple[str | int, ...]
@@ -114,7 +114,7 @@ def _ports(inventory: Inventory) -> Iterator[Finding]:
 def _network(inventory: Inventory) -> Iterator[Finding]:
     network = inventory.network
     without = [node.name for node in inventory.nodes if (node.hcas or network.hcas) == "none"]
-    if network.require in ("ib", "roce", "gdrdma") and without:
+    if network.require in RDMA and without:
         yield (
             ("network", "require"),
             f"{network.require!r} cannot be met with hcas: none ({', '.join(without)})",

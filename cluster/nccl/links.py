@@ -88,12 +88,14 @@ def _gather(
     whole: Mapping[GroupKey, bool],
 ) -> None:
     hearing = Hearing(into.supply, speech, into.used)
-    own = [m for g in groups.values() for p, m in g.members.values() if p == speech.process]
+    members = speech.members or [
+        m for g in groups.values() for p, m in g.members.values() if p == speech.process
+    ]
     ends_said: dict[tuple[Way, Pair], list[int]] = {}
     for key, of_kind in speech.channels.items():
         device = device_of(speech, key.via)
         for ends, tally in of_kind.items():
-            of = owners(speech.members or own, groups, key, ends)
+            of = owners(members, groups, key, ends)
             if not of.members:
                 into.orphans.add(key.via)
                 continue

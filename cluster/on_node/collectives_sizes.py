@@ -51,6 +51,7 @@ def within(smallest: int, largest: int, size: float) -> int:
 
 
 def in_words(size: int) -> str:
+    """`8 B`, `16 MiB`."""
     for unit, name in ((MEBIBYTE, "MiB"), (KIBIBYTE, "KiB")):
         if size >= unit:
             return f"{size // unit} {name}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.argv.node_script import script
 from cluster.checks import judge as sorted_out
-from cluster.doctor.redact import redacted
+from cluster.doctor.redact import redacted_value
 from cluster.errors import Problem, count
 from cluster.facts import Facts
 from cluster.plan import Plan
@@ -57,18 +57,14 @@ def summary(attested: Mapping[str, Attestation], problems: tuple[Problem, ...]) 
     """`14 processes on 2 nodes have the environment that was planned`."""
     processes = sum(len(one.processes) for one in attested.values())
     verb = "do not have" if problems else "have"
-    where = (
-        f"{count(processes, 'process' if processes == 1 else 'processe')} on {count(len(attested), 'node')}"
-    )
+    where = f"{count(processes, 'process', 'processes')} on {count(len(attested), 'node')}"
     return f"{where} {verb} the environment that was planned"
 
 
 def _without_secrets(process: Process) -> dict[str, str] | None:
     if process.environment is None:
         return None
-    return {
-        name: redacted(f"{name}={value}").partition("=")[2] for name, value in process.environment.items()
-    }
+    return {name: redacted_value(name, value) for name, value in process.environment.items()}
 
 
 def environments_json(attested: Mapping[str, Attestation]) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Literal
 
 from cluster.choice import Choice, Port, choose
 from cluster.facts import Facts
+from cluster.on_node.collectives_sizes import LATENCY_BYTES
 from cluster.plan import Plan
 from cluster.proof.answers import Heard, Size, SweepEnd, Transfer
 
 GIGA = 1e9
 BITS = 8
-LATENCY_BYTES = 8
 SMALLEST = 1e-4  # below it, %g takes to exponents
 
 

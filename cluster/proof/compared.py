@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cluster.doctor.redact import redacted
-from cluster.errors import Problem, Severity
+from cluster.doctor.redact import redacted_value
+from cluster.errors import Problem, Severity, count
 from cluster.facts import Facts
 from cluster.plan import Member, Plan
 from cluster.proof.attestation import Kind, Process
@@ -52,7 +52,7 @@ def problem_of(
 
 def shown(name: str, value: str) -> str:
     """A value as a person may see it: quoted, and without what is a secret by its name or its form."""
-    return repr(redacted(f"{name}={value}").partition("=")[2])
+    return repr(redacted_value(name, value))
 
 
 def named(processes: tuple[Process, ...]) -> str:
@@ -60,7 +60,7 @@ def named(processes: tuple[Process, ...]) -> str:
     first, *others = sorted(processes, key=lambda process: ORDER.index(process.kind))
     if not others:
         return str(first)
-    return f"{first} and {len(others)} more process{'es' if len(others) > 1 else ''}"
+    return f"{first} and {count(len(others), 'more process', 'more processes')}"
 
 
 def _remedy(node: Node, id_: str, name: str, processes: tuple[Process, ...], value: str | None) -> str:

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster.errors import count
+from cluster.on_node.collectives_sizes import LATENCY_BYTES
+from cluster.on_node.collectives_sizes import in_words as size_in_words
 from cluster.plan import Plan
 from cluster.proof.answers import Heard
-from cluster.proof.bandwidth import LATENCY_BYTES, AllReduce, Link, Measured, PairRate, in_words
+from cluster.proof.bandwidth import AllReduce, Link, Measured, PairRate, in_words
 from cluster.steps import Row, Table
 
 MOST_NODES = 10
@@ -18,7 +20,6 @@ NOT_LARGER = {
     "memory": "larger messages were not measured: others hold the GPU memory, as a model that serves does",
     "time": "larger messages were not measured: they would have taken too long",
 }
-UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def lines(plan: Plan, measured: Measured, links: Mapping[str, Link]) -> Iterator[str]:
@@ -88,11 +89,6 @@ def _pairs(pairs: tuple[PairRate, ...]) -> Table:
 
 def _rate(pair: PairRate) -> str:
     return "not measured" if pair.bandwidth is None else in_words(pair.bandwidth)
-
-
-def size_in_words(size: int) -> str:
-    """`8 B`, `16 MiB`."""
-    return next((f"{size // unit} {name}" for unit, name in UNITS if size >= unit), f"{size} B")
 
 
 def _time(seconds: float) -> str:

@@ -9,9 +9,9 @@ from cluster.errors import Problem
 from cluster.nccl import Report
 from cluster.network.matrix import Link as Direction
 from cluster.network.problems import Blame, blame
+from cluster.on_node.collectives_sizes import in_words as size_in_words
 from cluster.plan import Plan
 from cluster.proof.bandwidth import Link, Measured, PairRate, in_words
-from cluster.proof.shown import size_in_words
 
 SLOW_SHARE = 1 / 4  # of the median of the other pairs
 SLOW_SHARE_OF_LINK = 1 / 10  # where there is but one pair

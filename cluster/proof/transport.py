@@ -8,6 +8,7 @@ from typing import Any
 from cluster.choice import choose
 from cluster.errors import Problem, Severity
 from cluster.facts import Facts
+from cluster.inventory.model import RDMA
 from cluster.nccl import Cause, Report, holds, read, report_json
 from cluster.nccl.table import headline, node_matrix, node_pairs, rank_matrix
 from cluster.plan import Plan
@@ -17,7 +18,6 @@ from cluster.steps import Table
 # Required by nobody, they are what NCCL takes where the HCAs that are there do not work.
 FALLEN_BACK = ("socket", "mixed")
 UNFINISHED = ("incomplete", "failed")
-RDMA = ("ib", "roce", "gdrdma")
 MOST_CAUSES = 3
 NO_CAUSE = "`clusterctl check` and `clusterctl verify --explain` say what the nodes have and what was chosen"
 NO_EVIDENCE = (
