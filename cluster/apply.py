@@ -13,7 +13,7 @@ from tenacity import sleep_using_event as sleeping_on
 from tenacity.stop import stop_after_delay, stop_when_event_set
 
 from cluster.connection import Connection
-from cluster.errors import ConnectionLost, Interrupted, JudgedError, PhaseError
+from cluster.errors import CommandTimeout, ConnectionLost, Interrupted, JudgedError, PhaseError
 from cluster.log_lines import excerpt
 from cluster.parallel import wait_for
 from cluster.steps import Argv, Judgement, Outcome, Phase, Put, Result, Run, Step, Wait
@@ -215,7 +215,10 @@ class _Work:
         latest: list[Result] = []
 
         def why() -> str | None:
-            result = self._connections[step.node].run(step.argv, timeout=max(step.timeout, 60.0))
+            try:
+                result = self._connections[step.node].run(step.argv, timeout=step.longest_answer)
+            except CommandTimeout as error:
+                return str(error)
             latest[:] = [result]
             in_vain = step.failed(result)
             if in_vain:

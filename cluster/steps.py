@@ -80,7 +80,7 @@ class Wait:
 
     `pending(result)` is why it still waits, or None when it is over. `failed(result)` is why waiting
     is in vain (the container is dead), or None; it ends the wait at once. `longest_poll` bounds the
-    pause between two questions, in seconds.
+    pause between two questions and `longest_answer` one question, which is then asked again; in seconds.
     """
 
     node: str
@@ -90,6 +90,7 @@ class Wait:
     failed: Callable[[Result], str | None] = lambda _: None
     evidence: Argv = ()
     longest_poll: float = 1.0
+    longest_answer: float = 120.0
 
     def __str__(self) -> str:
         return f"{self.node}  wait up to {self.timeout:g} s for: {shlex.join(self.argv)}"

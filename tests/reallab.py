@@ -54,15 +54,19 @@ def write_inventory(lab: Lab, file: Path, change: Callable[[dict[str, Any]], Non
 
 
 def clusterctl(*argv: str | Path, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end, with stdin closed; a traceback fails the test."""
-    done = subprocess.run(
-        [*CLI, *map(str, argv)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **env},
-    )
+    """Run it to its end, with stdin closed; a traceback fails the test, and so does no end."""
+    try:
+        done = subprocess.run(
+            [*CLI, *map(str, argv)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **env},
+        )
+    except subprocess.TimeoutExpired as late:
+        said = b"".join(stream for stream in (late.stdout, late.stderr) if isinstance(stream, bytes))
+        pytest.fail(f"no end after {timeout:g} s: {argv}\n{said.decode(errors='replace')}")
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

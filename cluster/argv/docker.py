@@ -11,6 +11,7 @@ from cluster.steps import Argv
 LABEL = "clusterctl."
 MOUNTED_AT = "/clusterctl"
 STOP_TIMEOUT = "10"
+LONGEST_ANSWER = "90"  # seconds, of a question in a container; a completion itself may take 60
 
 # Least privilege that RDMA needs: the devices, and pinned memory without a limit.
 HAS_INFINIBAND = '[ -d /dev/infiniband ] && [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ]'

@@ -11,6 +11,7 @@ import pytest
 from fakes import FakeFleet, Outcome
 from samples import GOOD
 
+from cluster.errors import CommandTimeout
 from cluster.steps import Argv, Result
 
 Clusterctl = Callable[..., Outcome]
@@ -201,6 +202,21 @@ def test_progress_while_the_model_loads(clusterctl: Clusterctl, fleet: FakeFleet
     loading = [Result(1, log, "Connection refused\n"), Result(0, '{"answer": "Paris", "seconds": 1}\n', "")]
     fleet.nodes["gpu-01"].special = answering("ready", answers=loading)
     assert "      gpu-01: weights loaded, 51.63 GiB for the KV cache (0 s)" in clusterctl("up").lines
+
+
+def test_a_question_that_never_ends_is_asked_again(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
+    hung = ["ready"]
+
+    def once(argv: Argv) -> Result | None:
+        if argv[-1] in hung:
+            hung.clear()
+            raise CommandTimeout("no end after 120 s: run_cluster.sh ready")
+        return None
+
+    fleet.nodes["gpu-01"].special = once
+    outcome = clusterctl("up")
+    assert outcome.code == 0, outcome.err
+    assert "no end after 120 s" in outcome.out
 
 
 def test_preflight_names_every_problem_and_changes_nothing(clusterctl: Clusterctl, fleet: FakeFleet) -> None:

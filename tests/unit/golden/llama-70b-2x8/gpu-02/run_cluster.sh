@@ -83,6 +83,13 @@ inside() {
   docker exec "$name" sh "$mounted/enter.sh" "$@"
 }
 
+# Before Docker 23 `exec` may hang for ever where its container ends beside it (moby#44892).
+ask_inside() {
+  name=$1
+  shift
+  timeout 90 docker exec "$name" sh "$mounted/enter.sh" "$@"
+}
+
 logs_of() {
   name=$1
   shift
@@ -103,7 +110,7 @@ case $verb in
   ray) start_ray ;;
   nodes)
     running "$ray" || dead "$ray"
-    inside "$ray" python3 "$mounted/on_node/ray_nodes.py" 10.0.0.11:6379
+    ask_inside "$ray" python3 "$mounted/on_node/ray_nodes.py" 10.0.0.11:6379
     ;;
   verify)
     running "$ray" || dead "$ray"

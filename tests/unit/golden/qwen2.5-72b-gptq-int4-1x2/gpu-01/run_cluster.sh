@@ -112,6 +112,13 @@ inside() {
   docker exec "$name" sh "$mounted/enter.sh" "$@"
 }
 
+# Before Docker 23 `exec` may hang for ever where its container ends beside it (moby#44892).
+ask_inside() {
+  name=$1
+  shift
+  timeout 90 docker exec "$name" sh "$mounted/enter.sh" "$@"
+}
+
 logs_of() {
   name=$1
   shift
@@ -132,7 +139,7 @@ case $verb in
   serve) start_serve ;;
   ask)
     running "$serve" || dead "$serve"
-    inside "$serve" python3 "$mounted/on_node/completion.py" \
+    ask_inside "$serve" python3 "$mounted/on_node/completion.py" \
       --url http://10.0.0.11:8000 --model qwen2.5-72b "$@"
     ;;
   ready)
