@@ -126,6 +126,45 @@ class SecretSource(Section):
     file: Text | None = None
 
 
+class Lock(Section):
+    """The lock that `up`, `down`, `heal` and `restart` take on the nodes."""
+
+    expires_after: Seconds = Field(
+        30.0, description="seconds without a word from its holder after which another may take it"
+    )
+
+
+class Watch(Section):
+    """When a server counts as wedged."""
+
+    interval: Seconds = Field(10.0, description="seconds between two looks")
+    wedged_after: Seconds = Field(
+        120.0, description="seconds that counters stand still and a completion stays without an answer"
+    )
+
+
+class Heal(Section):
+    """How often `watch --heal` restarts, and when it gives a node up."""
+
+    max_restarts: Count = Field(5, description="restarts within `within` seconds; then it only watches")
+    within: Seconds = 3600.0
+    backoff: Seconds = Field(10.0, description="seconds before the second restart; doubled each time")
+    quarantine_after: Count = Field(
+        3, description="failures of one node within `within` seconds after which it is not used any more"
+    )
+
+
+class Hooks(Section):
+    """Commands that run on the operator's machine, each by `sh -c`."""
+
+    before_up: tuple[Text, ...] = ()
+    after_up: tuple[Text, ...] = ()
+    before_down: tuple[Text, ...] = ()
+    after_down: tuple[Text, ...] = ()
+    before_heal: tuple[Text, ...] = ()
+    after_heal: tuple[Text, ...] = ()
+
+
 class Node(Section):
     """One machine with GPUs."""
 
@@ -140,6 +179,7 @@ class Node(Section):
     interface: DeviceName | None = None
     hcas: HcaChoice | None = None
     mounts: tuple[Mount, ...] = ()
+    spare: StrictBool = Field(False, description="stands by, and takes the place of a node that is gone")
 
     @property
     def is_local(self) -> bool:
@@ -159,5 +199,9 @@ class Inventory(Section):
     ray: Ray = Ray()
     model: Model
     serve: Serve = Serve()
+    lock: Lock = Lock()
+    watch: Watch = Watch()
+    heal: Heal = Heal()
+    hooks: Hooks = Hooks()
     env: Env = {}
     secrets: dict[EnvName, SecretSource] = {}

@@ -24,6 +24,7 @@ LAYERS = (
     ("cli_lab", "cli_fit", "cli_doctor", "cli_nccl", "cli_verify"),
     ("cli_options",),
     ("commands.",),
+    ("operation",),
     ("survey",),
     ("archive",),
     ("fleet", "gather", "reporter", "measure", "collect"),
@@ -40,6 +41,7 @@ LAYERS = (
     ("plan", "on_node."),
     ("ssh_target", "fit.", "nccl."),
     ("inventory.",),
+    ("lock.", "records."),
     ("steps", "log_lines"),
     ("errors",),
     ("",),
@@ -60,7 +62,19 @@ PURE = (
         "ssh_target",
         "errors",
     ),
-    *("choice.", "proof.", "argv.", "facts.", "fit.", "doctor.", "inventory.", "network.", "nccl."),
+    *(
+        "choice.",
+        "proof.",
+        "argv.",
+        "facts.",
+        "fit.",
+        "doctor.",
+        "inventory.",
+        "network.",
+        "nccl.",
+        "lock.",
+        "records.",
+    ),
 )
 EFFECTS = {"click", "paramiko", "subprocess", "socket", "time", "os", "threading", "rich"}
 WITH_EFFECTS = ("inventory.load", "inventory.secrets")
