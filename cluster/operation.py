@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cluster import records
+from cluster.apply import OnEvent, apply
 from cluster.connection import Connection
 from cluster.errors import ConnectionLost
 from cluster.fleet import Fleet
 from cluster.inventory import Inventory
 from cluster.parallel import on_all
+from cluster.steps import Phase, Result
 
 
-@dataclass(frozen=True)
+@dataclass
 class Operation:
     """Its lines carry the epoch with every command; `records` are what each node that answers has kept."""
 
@@ -22,10 +24,14 @@ class Operation:
     connections: Mapping[str, Connection]
     records: Mapping[str, records.Record]
 
+    def apply(self, phases: tuple[Phase, ...], total: int, on_event: OnEvent, remedy: str) -> Result | None:
+        """As `apply.apply`, through the lock; the first call is what the audit and the hooks are told of."""
+        return apply(phases, self.connections, total, on_event, remedy)
+
 
 @contextmanager
 def operation(command: str, inventory: Inventory, lines: Fleet) -> Iterator[Operation]:
-    """`with operation("up", inventory, lines) as op:` and then everything through op.connections."""
+    """`with operation("up", inventory, lines) as op:`, and whatever changes something by `op.apply`."""
     yield Operation(command, lines.connections, read_records(inventory, lines))
 
 
