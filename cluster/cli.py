@@ -98,6 +98,16 @@ def down(inventory: Path, yes: bool, as_json: bool) -> int:
 
 @cli.command()
 @INVENTORY
+@JSON
+def audit(inventory: Path, as_json: bool) -> int:
+    """Show who changed this cluster, when, and how it ended."""
+    from cluster.commands.audit import audit
+
+    return audit(inventory, as_json)
+
+
+@cli.command()
+@INVENTORY
 @click.option("-f", "--follow", is_flag=True, help="Go on as lines come, until Ctrl-C.")
 @NODE
 @click.option("--since", metavar="TIME", help="Since 90s, 10m, 2h, 1d ago or since 2026-11-21T05:24:26Z.")

@@ -5,6 +5,7 @@ ClusterctlError
 ├── InventoryError    3  the inventory is wrong: nothing was contacted
 ├── ConnectError      4  a node could not be reached: nothing was changed
 ├── PreflightError    5  every node answered, one cannot do the job: nothing was changed
+├── HookError         5  a command of the inventory's `hooks` failed before anything was changed
 ├── LabError          5  this machine cannot carry the lab
 ├── LockHeldError     6  another operator is at work: nothing was changed
 ├── PhaseError        7  a phase failed: the cluster may be partly changed
@@ -119,6 +120,18 @@ class PreflightError(ClusterctlError):
         head = f"{count(len(self.problems), 'problem')} found before anything was changed"
         lines = "\n".join(indent(str(problem)) for problem in self.problems)
         super().__init__(f"{head}\n{lines}")
+
+
+class HookError(ClusterctlError):
+    """A command that the user wants to run first did not succeed."""
+
+    exit_code = 5
+
+    def __init__(self, key: str, command: str, why: str) -> None:
+        super().__init__(
+            f"hooks.{key}: `{command}` {why}; nothing was changed\n"
+            f"{indent('Mend it, or take it out of the inventory.')}"
+        )
 
 
 class LabError(ClusterctlError):

@@ -35,10 +35,12 @@ def operation(command: str, inventory: Inventory, lines: Fleet) -> Iterator[Oper
     yield Operation(command, lines.connections, read_records(inventory, lines))
 
 
-def read_records(inventory: Inventory, lines: Fleet) -> dict[str, records.Record]:
+def read_records(
+    inventory: Inventory, lines: Fleet, patterns: tuple[str, ...] = records.SMALL
+) -> dict[str, records.Record]:
     """{node: what it has kept}, of the nodes that answer."""
     answers = on_all(
         {name: (name, line) for name, line in lines.connections.items()},
-        lambda at: records.parse(at[1].run(records.read(inventory.cluster, at[0]))),
+        lambda at: records.parse(at[1].run(records.read(inventory.cluster, at[0], patterns))),
     )
     return {name: answer for name, answer in answers.items() if not isinstance(answer, ConnectionLost)}

@@ -28,7 +28,7 @@ LAYERS = (
     ("survey",),
     ("archive",),
     ("fleet", "gather", "reporter", "measure", "collect"),
-    ("apply", "console", "ssh", "log_files", "lab."),
+    ("apply", "console", "hooks", "ssh", "log_files", "lab."),
     ("connection", "parallel", "ssh_open"),
     ("phases",),
     ("proof.", "network_file"),
