@@ -10,6 +10,10 @@ BIN := $(VENV)/bin
 MODEL := $(HOME)/.cache/clusterctl/models/SmolLM2-135M-Instruct
 LOCAL := $(VENV)/.installed-local
 DEV := $(VENV)/.installed-dev
+FAST := tests/unit tests/recorded tests/flow tests/faults
+HOSTS := tests/lab tests/ssh
+# A module is one process's, because its tests share a lab; a host mostly waits, so there is room for two.
+SPREAD := --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo clean-demo test fast lint bench clean
@@ -25,10 +29,11 @@ clean-demo:
 test: $(DEV) lint
 	sh scripts/install-debian-packages.sh
 	$(BIN)/clusterctl lab model
-	$(BIN)/pytest -rxXs
+	$(BIN)/pytest -rxXs $(SPREAD) -n auto $(FAST)
+	$(BIN)/pytest -rxXs $(SPREAD) -n 2 $(HOSTS)
 
 fast: $(DEV)
-	$(BIN)/pytest tests/unit tests/recorded tests/flow
+	$(BIN)/pytest $(SPREAD) -n auto $(FAST)
 
 lint: $(DEV)
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from tenacity.stop import stop_after_delay, stop_when_event_set
 
 from cluster.connection import Connection
 from cluster.errors import CommandTimeout, ConnectionLost, Interrupted, JudgedError, PhaseError
+from cluster.fenced import Lost
 from cluster.log_lines import excerpt
 from cluster.parallel import wait_for
 from cluster.steps import Argv, Judgement, Outcome, Phase, Put, Result, Run, Step, Wait
@@ -96,12 +97,14 @@ def apply(
     total: int,
     on_event: OnEvent,
     remedy: str,
+    lost: Lost | None = None,
 ) -> Result | None:
     """Carry out all phases; the answer is the last step's result.
 
     `total` is the number of nodes of the cluster and `remedy` what to do after a failure, for the message.
     Raises PhaseError with a reason per node, JudgedError where a phase's judge finds errors, and Interrupted
-    on Ctrl-C: the waits end, and what still talks to a node ends when the fleet closes its lines.
+    on Ctrl-C: the waits end, and what still talks to a node ends when the fleet closes its lines. Where the
+    lock is `lost` it is the same, with LockLostError.
     """
     stop = threading.Event()
     running: dict[str, None] = {}
@@ -110,7 +113,7 @@ def apply(
     try:
         for number, phase in enumerate(phases, 1):
             on_event(PhaseStarted(phase, number, len(phases)))
-            work = _Work(connections, on_event, stop, running)
+            work = _Work(connections, on_event, stop, running, lost)
             started = time.monotonic()
             last = _carry_out(phase, work, executor, total, remedy) or last
             seconds = time.monotonic() - started
@@ -139,13 +142,15 @@ def _carry_out(
         for node in phase.nodes
     }
     if phase.judge is not None:
-        wait_for(futures.values(), ALL_COMPLETED)
+        wait_for(futures.values(), ALL_COMPLETED, work.is_lost)
+        work.still_held()
         judgement = phase.judge({node: _outcome(future) for node, future in futures.items()})
         work.on_event(PhaseJudged(phase, judgement))
         if judgement.verdict.errors:
             raise JudgedError(phase.title, judgement.verdict.errors, total, remedy)
         return None
-    wait_for(futures.values(), FIRST_EXCEPTION)
+    wait_for(futures.values(), FIRST_EXCEPTION, work.is_lost)
+    work.still_held()
     if any(_failure(future) for future in futures.values()):
         # The others' waits are in vain now. Their runs end by themselves, or with their lines.
         work.stop.set()
@@ -179,14 +184,25 @@ class _Work:
         on_event: OnEvent,
         stop: threading.Event,
         running: dict[str, None],
+        lost: Lost | None,
     ) -> None:
-        self.clock, self.stop, self._running = _Clock(), stop, running
+        self.clock, self.stop, self._running, self._lost = _Clock(), stop, running, lost
         self._connections, self.on_event = connections, on_event
+
+    def is_lost(self) -> bool:
+        return self._lost is not None and self._lost.is_set()
+
+    def still_held(self) -> None:
+        """Raises LockLostError where it is not; no step begins from then on, and the waits end."""
+        if self._lost is not None and self._lost.is_set():
+            self.stop.set()
+            raise self._lost.error()
 
     def do(self, steps: tuple[Step, ...]) -> Result | None:
         """The steps of one node, in order. Raises _Failed or ConnectionLost at the first that fails."""
         result = None
         for step in steps:
+            self.still_held()
             self.on_event(StepStarted(step))
             started = time.monotonic()
             if isinstance(step, Run) and step.starts:

@@ -11,11 +11,16 @@ import click
 
 from cluster import __version__
 from cluster.cli_doctor import doctor
+from cluster.cli_drill import drill
 from cluster.cli_fit import fit
+from cluster.cli_generations import diff, history, rollback
+from cluster.cli_heal import heal, quarantine, restart
 from cluster.cli_lab import lab
+from cluster.cli_lock import lock
 from cluster.cli_nccl import nccl
 from cluster.cli_options import IGNORE, INVENTORY, JSON, NODE
 from cluster.cli_verify import verify
+from cluster.cli_watch import watch
 from cluster.errors import EXIT_BUG, EXIT_DONE, EXIT_USAGE, ClusterctlError, Interrupted
 
 EXIT_CODES = """\b
@@ -45,16 +50,21 @@ def cli() -> None:
 @click.option(
     "--dry-run", is_flag=True, help="Print the steps that would be carried out, and carry out none."
 )
+@click.option(
+    "--no-rollback", is_flag=True, help="Where it fails, leave it so; do not put back what served before."
+)
 @IGNORE
 @JSON
-def up(inventory: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int:
+def up(inventory: Path, dry_run: bool, no_rollback: bool, ignore: tuple[str, ...], as_json: bool) -> int:
     """Start Ray and vLLM; done when the model answered.
 
-    What is already so stays as it is: a second up has nothing to do, and after a failure it continues.
+    What is already so stays as it is: a second up has nothing to do, and after a failure it continues. With a
+    changed inventory it says what differs and replaces only that; if the model then does not answer, what
+    served before is put back.
     """
     from cluster.commands.up import up
 
-    return up(inventory, dry_run, ignore, as_json)
+    return up(inventory, dry_run, ignore, not no_rollback, as_json)
 
 
 @cli.command()
@@ -88,12 +98,13 @@ def status(inventory: Path, as_json: bool) -> int:
 @cli.command()
 @INVENTORY
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--purge", is_flag=True, help="Forget the history, the audit and the lock's epoch too.")
 @JSON
-def down(inventory: Path, yes: bool, as_json: bool) -> int:
+def down(inventory: Path, yes: bool, purge: bool, as_json: bool) -> int:
     """Stop and remove all that `up` made, and nothing else."""
     from cluster.commands.down import down
 
-    return down(inventory, yes, as_json)
+    return down(inventory, yes, purge, as_json)
 
 
 @cli.command()
@@ -111,11 +122,21 @@ def audit(inventory: Path, as_json: bool) -> int:
 @click.option("-f", "--follow", is_flag=True, help="Go on as lines come, until Ctrl-C.")
 @NODE
 @click.option("--since", metavar="TIME", help="Since 90s, 10m, 2h, 1d ago or since 2026-11-21T05:24:26Z.")
+@click.option("--generation", type=int, metavar="N", help="What was kept when generation N failed.")
 @JSON
-def logs(inventory: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as_json: bool) -> int:
+def logs(
+    inventory: Path,
+    follow: bool,
+    nodes: tuple[str, ...],
+    since: str | None,
+    generation: int | None,
+    as_json: bool,
+) -> int:
     """Print Ray's and vLLM's logs of all nodes, in time order."""
-    from cluster.commands.logs import logs
+    from cluster.commands.logs import kept_logs, logs
 
+    if generation is not None:
+        return kept_logs(inventory, generation, nodes, follow or since is not None, as_json)
     return logs(inventory, follow, nodes, since, as_json)
 
 
@@ -168,7 +189,22 @@ def check_inventory(inventory: Path) -> int:
     return check(inventory)
 
 
-for command in (fit, doctor, lab, nccl, verify):
+for command in (
+    heal,
+    restart,
+    quarantine,
+    fit,
+    doctor,
+    drill,
+    diff,
+    history,
+    rollback,
+    lab,
+    lock,
+    nccl,
+    verify,
+    watch,
+):
     cli.add_command(command)
 
 

@@ -8,6 +8,11 @@ import click
 
 from cluster.cli_options import JSON
 
+FAULTS = (
+    *("link-down", "partition", "latency", "loss", "bandwidth", "kill", "freeze"),
+    *("fill-disk", "skew-clock", "reboot", "power-off"),
+)
+
 
 @click.group()
 def lab() -> None:
@@ -75,6 +80,39 @@ def lab_down(name: str) -> int:
     from cluster.commands.lab import lab_down
 
     return lab_down(name)
+
+
+@lab.command(name="fault")
+@click.argument("node")
+@click.argument("kind", required=False, type=click.Choice(FAULTS), metavar="[KIND]")
+@click.argument("value", required=False, default="")
+@click.option(
+    "--from", "apart_from", multiple=True, metavar="NODE", help="partition: from it alone, or operator."
+)
+@click.option("--clear", is_flag=True, help="Take the fault off again; without KIND all of them.")
+@LAB_NAME
+def lab_fault(
+    node: str, kind: str | None, value: str, apart_from: tuple[str, ...], clear: bool, name: str
+) -> int:
+    """Break something of a host on purpose.
+
+    \b
+    KIND [VALUE]
+      link-down              no carrier: connections hang
+      partition              from all other nodes, or from those of --from
+      latency 100ms          on top of each round trip
+      loss 10%               of the frames, in each direction
+      bandwidth 100mbit      and no more, in each direction
+      kill WHAT              SIGKILL to sshd, engine, or a container of that name
+      freeze WHAT            SIGSTOP to them
+      fill-disk [FOLDER]     no byte is left in it; by default the home folder
+      skew-clock +300s       what date(1) says
+      reboot                 every process gone, another boot id, the disk as it was
+      power-off              until it is cleared
+    """
+    from cluster.commands.lab import lab_fault
+
+    return lab_fault(name, node, kind, value, apart_from, clear)
 
 
 @lab.command(name="status")

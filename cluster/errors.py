@@ -8,6 +8,7 @@ ClusterctlError
 ├── HookError         5  a command of the inventory's `hooks` failed before anything was changed
 ├── LabError          5  this machine cannot carry the lab
 ├── LockHeldError     6  another operator is at work: nothing was changed
+├── LockLostError     7  another took the lock, or too few nodes heard of it: nothing more is started
 ├── PhaseError        7  a phase failed: the cluster may be partly changed
 │   └── JudgedError   7  every step was carried out, and what the nodes answered does not do
 └── Interrupted     130  Ctrl-C
@@ -150,6 +151,12 @@ class LockHeldError(ClusterctlError):
     exit_code = 6
 
 
+class LockLostError(ClusterctlError):
+    """The lock is not ours any more: nodes refuse what this command would still do."""
+
+    exit_code = 7
+
+
 class PhaseError(ClusterctlError):
     """A phase failed on some nodes; `reasons` is {node name: reason}, `cause` what their logs say of it."""
 
@@ -159,6 +166,7 @@ class PhaseError(ClusterctlError):
         self, phase: str, reasons: Mapping[str, str], total: int, remedy: str, cause: str = ""
     ) -> None:
         self.phase, self.reasons, self.total, self.remedy = phase, dict(reasons), total, remedy
+        self.cause = cause
         head = f"{phase} failed on {len(self.reasons)} of {count(total, 'node')}"
         because = f"\n{indent(f'The first cause that the logs show: {cause}')}" if cause else ""
         super().__init__(f"{head}\n{per_node(self.reasons)}{because}\n{indent(remedy)}")
@@ -166,6 +174,10 @@ class PhaseError(ClusterctlError):
     def because(self, cause: str) -> PhaseError:
         """The same failure, with its cause."""
         return PhaseError(self.phase, self.reasons, self.total, self.remedy, cause)
+
+    def with_remedy(self, remedy: str) -> PhaseError:
+        """The same failure, with what is to be done about it now."""
+        return PhaseError(self.phase, self.reasons, self.total, remedy, self.cause)
 
 
 class JudgedError(PhaseError):

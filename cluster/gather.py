@@ -18,11 +18,16 @@ FactsOf = Callable[[Plan, Member], tuple[Fact, ...]]
 
 
 def gather_tolerantly(
-    plan: Plan, connections: Mapping[str, Connection], which: FactsOf = facts_of
+    plan: Plan,
+    connections: Mapping[str, Connection],
+    which: FactsOf = facts_of,
+    timeout: float = TIMEOUT,
 ) -> tuple[dict[str, Facts], dict[str, str]]:
     """({node name: Facts}, {node name: why its line broke}), in order of node rank."""
     members = [member for member in plan.members if member.name in connections]
-    answers = on_all({m.name: m for m in members}, lambda m: _ask(which(plan, m), connections[m.name]))
+    answers = on_all(
+        {m.name: m for m in members}, lambda m: _ask(which(plan, m), connections[m.name], timeout)
+    )
     lost = {name: str(answer) for name, answer in answers.items() if isinstance(answer, ConnectionLost)}
     return {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}, lost
 
@@ -35,7 +40,7 @@ def gather(plan: Plan, connections: Mapping[str, Connection], which: FactsOf = f
     return facts
 
 
-def _ask(facts: tuple[Fact, ...], connection: Connection) -> Facts:
+def _ask(facts: tuple[Fact, ...], connection: Connection, timeout: float) -> Facts:
     asked = time.time()
-    result = connection.run(("sh", "-s"), stdin=script_of(facts), timeout=TIMEOUT)
+    result = connection.run(("sh", "-s"), stdin=script_of(facts), timeout=timeout)
     return with_clock_offset(read_facts(facts, result.stdout), asked, time.time())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from cluster.facts.service import parse_answer
 from cluster.facts.types import RayNode
@@ -11,9 +11,15 @@ from cluster.plan import Member, Plan
 from cluster.steps import Result
 
 
-def why_not_joined(plan: Plan, member: Member, nodes: Sequence[RayNode]) -> str | None:
-    """Why a member counts as missing, or None; dead entries of a restarted node are passed over."""
-    alive = [node for node in nodes if node.alive]
+def why_not_joined(
+    plan: Plan, member: Member, nodes: Sequence[RayNode], before: Collection[str] = ()
+) -> str | None:
+    """Why a member counts as missing, or None; dead entries of a restarted node are passed over.
+
+    So are those with an id of `before`: Ray takes some 15 s to notice that a killed node is dead, and who has
+    just been started there is another one.
+    """
+    alive = [node for node in nodes if node.alive and node.id not in before]
     own = next((node for node in alive if node.address == member.address), None)
     if own is not None and own.gpus >= member.node.gpus:
         return None

@@ -1,38 +1,148 @@
-"""A command that changes something: what is kept on the nodes is read, and its steps go through the lock."""
+"""A command that changes something: it holds the lock, is written down on the nodes, and its hooks run."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from cluster import records
+from cluster import console, hooks, records
 from cluster.apply import OnEvent, apply
 from cluster.connection import Connection
-from cluster.errors import ConnectionLost
+from cluster.errors import EXIT_BUG, EXIT_DONE, ClusterctlError, ConnectionLost, Interrupted
 from cluster.fleet import Fleet
+from cluster.holder import this_holder
+from cluster.holding import Held, holding
 from cluster.inventory import Inventory
 from cluster.parallel import on_all
-from cluster.steps import Phase, Result
+from cluster.records import audit
+from cluster.steps import Argv, Phase, Result
+
+AUDIT_TIMEOUT = 10.0
+AUDIT_TIMEOUT_INTERRUPTED = 1.0  # a person pressed Ctrl-C and waits
 
 
 @dataclass
 class Operation:
-    """Its lines carry the epoch with every command; `records` are what each node that answers has kept."""
+    """`records` are what each node that answers has kept, read under the lock; `held` None: it only looks."""
 
     command: str
-    connections: Mapping[str, Connection]
+    inventory: Inventory
+    lines: Fleet
+    held: Held | None
     records: Mapping[str, records.Record]
+    audited: bool
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    began: bool = False
+
+    @property
+    def connections(self) -> Mapping[str, Connection]:
+        """Guarded lines: a command on them is refused on the node where the lock is no longer held."""
+        return self.lines.connections if self.held is None else self.held.connections
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """{node: why} of those that did not take the lock."""
+        return self.lines.unreachable if self.held is None else self.held.missing
 
     def apply(self, phases: tuple[Phase, ...], total: int, on_event: OnEvent, remedy: str) -> Result | None:
-        """As `apply.apply`, through the lock; the first call is what the audit and the hooks are told of."""
-        return apply(phases, self.connections, total, on_event, remedy)
+        """As `apply.apply`, each command under the lock's guard.
+
+        The first call is when something begins to change: hooks run, and the audit is told. Raises what
+        `apply.apply` raises, HookError before anything was changed, and LockLostError.
+        """
+        if self.held is None:
+            raise RuntimeError(f"{self.command} only looks, and would have changed something")
+        if phases and not self.began:
+            hooks.run_before(*self._hooks("before"), self._variables())
+            self.began = True
+            self._write("began", AUDIT_TIMEOUT)
+        return apply(phases, self.connections, total, on_event, remedy, self.held.lost)
+
+    def ended(self, exit_code: int, result: str) -> None:
+        """Write down how it ended; a command that changed nothing is not worth a word."""
+        if self.began:
+            brief = exit_code == Interrupted.exit_code
+            timeout = AUDIT_TIMEOUT_INTERRUPTED if brief else AUDIT_TIMEOUT
+            self._write("ended", timeout, exit_code=exit_code, result=result)
+
+    def run_hooks_after(self, exit_code: int) -> None:
+        """With how it ended; they cannot change that."""
+        if self.began:
+            variables = {**self._variables(), "CLUSTERCTL_EXIT_CODE": str(exit_code)}
+            for failure in hooks.run_after(*self._hooks("after"), variables):
+                console.complain(failure)
+
+    def _hooks(self, when: str) -> tuple[str, tuple[str, ...]]:
+        key = f"{when}_{self.command}"
+        return key, getattr(self.inventory.hooks, key, ())
+
+    def _variables(self) -> dict[str, str]:
+        return {"CLUSTERCTL_COMMAND": self.command, "CLUSTERCTL_CLUSTER": self.inventory.cluster}
+
+    def _write(self, event: str, timeout: float, **more: object) -> None:
+        """Not through the guard: that it lost the lock is worth writing down too."""
+        if not self.audited or self.held is None:
+            return
+        line = audit.Line.model_validate(
+            {
+                "id": self.id,
+                "event": event,
+                "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "who": this_holder(self.command).who,
+                "command": self.command,
+                "epoch": self.held.epoch,
+                **more,
+            }
+        )
+
+        def append(at: tuple[Connection, Argv]) -> Result:
+            return at[0].run(at[1], timeout=timeout)
+
+        cluster, connections = self.inventory.cluster, self.lines.connections
+        on_all({name: (it, audit.append(cluster, name, line)) for name, it in connections.items()}, append)
 
 
 @contextmanager
-def operation(command: str, inventory: Inventory, lines: Fleet) -> Iterator[Operation]:
-    """`with operation("up", inventory, lines) as op:`, and whatever changes something by `op.apply`."""
-    yield Operation(command, lines.connections, read_records(inventory, lines))
+def operation(
+    command: str, inventory: Inventory, lines: Fleet, majority: bool = True, audited: bool = True
+) -> Iterator[Operation]:
+    """`with operation("up", inventory, lines) as op:`, and whatever changes something by `op.apply`.
+
+    With `majority` the lock has to be held on most of the inventory's nodes. Raises LockHeldError.
+    """
+    exit_code = EXIT_BUG
+    op = None
+    try:
+        with holding(command, inventory, lines.connections, lines.unreachable, majority) as held:
+            op = Operation(command, inventory, lines, held, read_records(inventory, lines), audited)
+            try:
+                yield op
+            except BaseException as error:
+                exit_code, result = _ending(error)
+                op.ended(exit_code, result)
+                raise
+            exit_code = EXIT_DONE
+            op.ended(exit_code, "done")
+    finally:
+        if op is not None:
+            op.run_hooks_after(exit_code)
+
+
+def looking(command: str, inventory: Inventory, lines: Fleet) -> Operation:
+    """What a dry run has of an operation: what the nodes keep, and no lock."""
+    return Operation(command, inventory, lines, None, read_records(inventory, lines), audited=False)
+
+
+def _ending(error: BaseException) -> tuple[int, str]:
+    """(exit code, the first line of what the user is told)."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.exit_code, "interrupted"
+    if isinstance(error, ClusterctlError):
+        return error.exit_code, (str(error).splitlines() or [""])[0]
+    return EXIT_BUG, f"a bug: {type(error).__name__}"
 
 
 def read_records(

@@ -33,11 +33,15 @@ def on_all(items: Mapping[str, T], act: Callable[[T], R]) -> dict[str, R | Conne
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def wait_for(futures: Iterable[Future[Any]], return_when: str = ALL_COMPLETED) -> None:
-    """As `concurrent.futures.wait`, but Ctrl-C ends it at any moment."""
+def wait_for(
+    futures: Iterable[Future[Any]],
+    return_when: str = ALL_COMPLETED,
+    until: Callable[[], bool] = lambda: False,
+) -> None:
+    """As `concurrent.futures.wait`, but Ctrl-C ends it at any moment, and so does `until`, soon."""
     waited = tuple(futures)
     over = False
     while not over:
         done, pending = wait(waited, LONGEST_BLOCK, return_when)
         failed = return_when == FIRST_EXCEPTION and any(future.exception() for future in done)
-        over = not pending or failed
+        over = not pending or failed or until()

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from functools import partial
 
-from cluster import network_file
+from cluster import folder, network_file
 from cluster.argv import docker
 from cluster.argv.node_script import script
 from cluster.facts import IGNORED, Container, Facts, RayNode
@@ -15,28 +15,35 @@ from cluster.inventory.secrets import Secrets
 from cluster.join import why_not_joined, why_not_ready
 from cluster.plan import Member, Plan
 from cluster.proof import arrived, collectives, served
-from cluster.render import secrets_file
-from cluster.standing import SECRETS, Standing, outdated_files, sha256, standing
+from cluster.standing import Standing, standing
 from cluster.steps import Argv, Phase, Put, Result, Run, Wait
 
 START_TIMEOUT = 120.0
 PULL_TIMEOUT = 3600.0
 LAST_LINES = "400"
+REMOVE = "Remove what is outdated"
 READY_POLL = 3.0  # asking Ray each time costs 0.6 s of a core on the head
 
 
 def up(
-    plan: Plan, facts: Mapping[str, Facts], secrets: Secrets = (), ignore: tuple[str, ...] = ()
+    plan: Plan,
+    facts: Mapping[str, Facts],
+    secrets: Secrets = (),
+    ignore: tuple[str, ...] = (),
+    generation: int = 0,
 ) -> tuple[Phase, ...]:
-    """What has to be done, in order, so that the model answers; what is already so is left out."""
+    """What has to be done, in order, so that the model answers; what is already so is left out.
+
+    Containers that are started are labelled with the number of their `generation`.
+    """
     now = standing(plan, facts, secrets)
     phases = (
         Phase("Get the image", _get_image(plan, facts)),
-        Phase("Remove what is outdated", _remove(plan, now.outdated)),
-        Phase("Write start scripts", (*_write(plan, facts, secrets), *network_file.write(plan, facts, now))),
+        Phase(REMOVE, _remove(plan, now.outdated)),
+        Phase("Write start scripts", _write(plan, facts, secrets, now, generation)),
         Phase("Start Ray head", _start_ray_head(plan, now)),
         Phase("Start Ray workers", _start_ray_workers(plan, now)),
-        Phase("Wait for every node and GPU to join", _join(plan, now)),
+        Phase("Wait for every node and GPU to join", _join(plan, facts, now)),
         Phase(
             "Read what arrived at Ray", _attest_ray(plan, now), partial(arrived.judge, plan, facts, ignore)
         ),
@@ -92,20 +99,15 @@ def down(plan: Plan, facts: Mapping[str, Facts]) -> tuple[Phase, ...]:
 # --- the steps of each phase ------------------------------------------------------------------------
 
 
-def _write(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> tuple[Put | Run, ...]:
-    """Files that are not there yet, or differ."""
-    steps: list[Put | Run] = []
-    for member in plan.members:
-        there, text = facts[member.name].files, secrets_file(secrets)
-        if not secrets and SECRETS in there:
-            steps.append(Run(member.name, ("rm", "-f", f"{member.folder}/{SECRETS}")))
-        steps += [
-            Put(member.name, f"{member.folder}/{file.path}", file.content, file.mode)
-            for file in outdated_files(plan, member, facts[member.name])
-        ]
-        if secrets and there.get(SECRETS) != sha256(text):
-            steps.append(Put(member.name, f"{member.folder}/{SECRETS}", text, 0o600))
-    return tuple(steps)
+def _write(
+    plan: Plan, facts: Mapping[str, Facts], secrets: Secrets, now: Standing, generation: int
+) -> tuple[Put | Run, ...]:
+    """What a member's folder should have, and nothing else."""
+    return (
+        *folder.write(plan, facts, secrets),
+        *network_file.write(plan, facts, now),
+        *folder.write_generation(plan, facts, now, generation),
+    )
 
 
 def _write_ignored(plan: Plan, facts: Mapping[str, Facts], ignored: tuple[str, ...]) -> tuple[Put | Run, ...]:
@@ -144,11 +146,16 @@ def _start_ray_workers(plan: Plan, now: Standing) -> tuple[Run, ...]:
     return tuple(_start(member, "ray") for member in plan.workers if member.name not in now.ray)
 
 
-def _join(plan: Plan, now: Standing) -> tuple[Wait, ...]:
+def _join(plan: Plan, facts: Mapping[str, Facts], now: Standing) -> tuple[Wait, ...]:
     """Each worker waits for itself, so that one that dies or is cut off is named at once."""
     if not plan.uses_ray:
         return ()
-    return tuple(_wait_joined(plan, member) for member in plan.workers if member.name not in now.ray)
+    counted = [node for node in facts[plan.head.name].ray_nodes or () if node.id]
+    started = [member for member in plan.workers if member.name not in now.ray]
+    return tuple(
+        _wait_joined(plan, m, frozenset(node.id for node in counted if node.address == m.address))
+        for m in started
+    )
 
 
 def _start_vllm(plan: Plan, now: Standing) -> tuple[Run, ...]:
@@ -191,10 +198,10 @@ def _ready(plan: Plan, now: Standing) -> tuple[Wait, ...]:
     )
 
 
-def _wait_joined(plan: Plan, member: Member) -> Wait:
+def _wait_joined(plan: Plan, member: Member, before: frozenset[str] = frozenset()) -> Wait:
     def pending(result: Result) -> str | None:
         answer = _listed(result)
-        return answer if isinstance(answer, str) else why_not_joined(plan, member, answer)
+        return answer if isinstance(answer, str) else why_not_joined(plan, member, answer, before)
 
     return Wait(
         member.name,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cluster.inventory import Inventory, Model, Node, Ray, Runtime, Serve
 from cluster.inventory.model import Require
 from cluster.inventory.rules import parallel_sizes
+from cluster.inventory.spares import everyone, members
 
 Role = Literal["head", "worker"]
 Env = tuple[tuple[str, str], ...]
@@ -150,9 +152,13 @@ class Plan:
 
 
 def make_plan(inventory: Inventory) -> Plan:
-    """The plan of an inventory: the head is node rank 0, the others follow in the inventory's order."""
-    head = inventory.head or inventory.nodes[0].name
-    ordered = sorted(inventory.nodes, key=lambda node: node.name != head)
+    """The plan of an inventory: the head is node rank 0, the others follow in the inventory's order.
+
+    Spares have no part in it; `inventory.spares.played` puts them in the places of others.
+    """
+    nodes = members(inventory)
+    head = inventory.head or nodes[0].name
+    ordered = sorted(nodes, key=lambda node: node.name != head)
     addresses = [LOOPBACK if node.is_local else node.address for node in ordered]
     ray_address = f"{addresses[0]}:{inventory.ray.port}"
     tensor, pipeline = parallel_sizes(inventory)
@@ -174,6 +180,28 @@ def make_plan(inventory: Inventory) -> Plan:
         verify_port=inventory.network.verify_port,
         verify_timeout=inventory.network.verify_timeout,
     )
+
+
+def with_others(inventory: Inventory, plan: Plan) -> Plan:
+    """The plan with the inventory's other nodes behind its members, as if they had a part.
+
+    For what concerns each node by itself: whether a spare could do the job, what a quarantined one still has.
+    The parallel sizes stay those of the plan.
+    """
+    names = {member.name for member in plan.members}
+    others = tuple(node for node in everyone(inventory).nodes if node.name not in names)
+    nodes = (*(member.node for member in plan.members), *others)
+    whole = make_plan(inventory.model_copy(update={"nodes": nodes, "head": plan.head.name}))
+    return replace(
+        whole,
+        tensor_parallel_size=plan.tensor_parallel_size,
+        pipeline_parallel_size=plan.pipeline_parallel_size,
+    )
+
+
+def but_for(plan: Plan, names: Collection[str]) -> Plan:
+    """The plan without the members of these names; the others keep their node ranks."""
+    return replace(plan, members=tuple(member for member in plan.members if member.name not in names))
 
 
 def _member(inventory: Inventory, node: Node, rank: int, address: str, ray_address: str) -> Member:

@@ -61,6 +61,7 @@ def node_files(plan: Plan, member: Member) -> tuple[File, ...]:
     programs = (
         "ray_nodes.py",
         "completion.py",
+        "observe.py",
         *PROOF,
         *(PROCESS_ENGINE if _is_process(plan) else ()),
     )
@@ -137,6 +138,11 @@ def _render(template: str, plan: Plan, member: Member, **more: object) -> str:
     )
 
 
+def filled(template: str, **words: object) -> str:
+    """A template that is no node's, e.g. that of a unit."""
+    return _environment().get_template(template).render(version=__version__, **words)
+
+
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -149,6 +155,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
     environment.filters["words"] = _words
+    environment.filters["systemd_words"] = _systemd_words
     return environment
 
 
@@ -161,6 +168,12 @@ def _words(argv: Argv) -> str:
         else:
             lines.append(shlex.quote(word))
     return " \\\n    ".join(lines)
+
+
+def _systemd_words(argv: Argv) -> str:
+    """Words of ExecStart: quoted, with systemd's own `%` and `$` doubled (systemd.service(5))."""
+    escaped = (word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") for word in argv)
+    return " ".join(f'"{word.replace("$", "$$")}"' for word in escaped)
 
 
 def _sha256(*parts: str) -> str:

@@ -10,8 +10,8 @@ from cluster.choice import Choice, choose, network_env
 from cluster.facts import Container, Facts
 from cluster.inventory.secrets import Secrets
 from cluster.join import why_not_joined
-from cluster.plan import Member, Plan
-from cluster.render import File, digests, node_files, secrets_file
+from cluster.plan import Plan
+from cluster.render import File, digests, secrets_file
 
 SECRETS, NETWORK_ENV = "secrets.env", "network.env"
 
@@ -44,6 +44,7 @@ def standing(plan: Plan, facts: Mapping[str, Facts], secrets: Secrets) -> Standi
                 for container in fact.containers
                 if (container.role == "ray" and name not in ray)
                 or (container.role == "serve" and name not in serving)
+                or (container.role == "probe" and not container.running)  # of a command that was killed
             )
             for name, fact in facts.items()
         },
@@ -71,11 +72,9 @@ def _ray_of_this_network(plan: Plan, facts: Mapping[str, Facts], ray: frozenset[
     return same if plan.head.name in same else frozenset()
 
 
-def outdated_files(plan: Plan, member: Member, facts: Facts) -> tuple[File, ...]:
-    """Of the files that a node gets, those that are not there yet, or differ."""
-    return tuple(
-        file for file in node_files(plan, member) if facts.files.get(file.path) != sha256(file.content)
-    )
+def outdated_files(files: Iterable[File], facts: Facts) -> tuple[File, ...]:
+    """Of the files that a node gets (render.node_files), those that are not there yet, or differ."""
+    return tuple(file for file in files if facts.files.get(file.path) != sha256(file.content))
 
 
 def has_network_env(facts: Facts, choice: Choice) -> bool:

@@ -29,6 +29,16 @@ class Survey:
     unreachable: Mapping[str, str]
     matrix: Matrix | None
 
+    def of(self, plan: Plan) -> Survey:
+        """What of it is about the members of another plan alone."""
+        names = [member.name for member in plan.members]
+        return Survey(
+            plan,
+            {name: self.facts[name] for name in names if name in self.facts},
+            {name: self.unreachable[name] for name in names if name in self.unreachable},
+            self.matrix.between(names) if self.matrix is not None else None,
+        )
+
     def verdict(self, ignore: Iterable[str] = ()) -> Verdict:
         """All problems, judged. A measured MTU makes a merely different one no news."""
         measured = network.problems(self.plan, self.matrix) if self.matrix is not None else ()

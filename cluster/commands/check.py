@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,29 +15,43 @@ from cluster.errors import EXIT_DONE, ConnectError, PreflightError, UsageError, 
 from cluster.facts import Facts, summary
 from cluster.inventory import load
 from cluster.network import columns_and_rows
-from cluster.plan import Plan, make_plan
+from cluster.plan import Plan, but_for, make_plan, with_others
+from cluster.played import played_now
 from cluster.standing import SECRETS
 from cluster.survey import Survey, survey
 
 
 def check(file: Path, quick: bool, ignore: tuple[str, ...], as_json: bool) -> int:
-    """Read-only. Exit code 0 if nothing stops `up`, 5 if something does, 4 if a node cannot be reached.
+    """Read-only. Exit code 0 if nothing stops `up`, 5 if something does, 4 if a member cannot be reached.
 
-    Raises ClusterctlError.
+    Spares are looked at as if they were members; what is wrong with one is a warning. Raises ClusterctlError.
     """
     known_ids(ignore)
     inventory = load(file)
-    plan = make_plan(inventory)
     with fleet.connect(inventory, tolerant=True) as lines:
-        found = survey(plan, lines, quick)
-    verdict = found.verdict(ignore)
+        now, roster = played_now(inventory, lines)
+        plan = make_plan(now)
+        playing = {member.name for member in plan.members}
+        idle = [name for name, _ in roster.quarantined if name not in playing]
+        whole = but_for(with_others(inventory, plan), idle)
+        found = survey(whole, lines, quick)
+    own = found.of(plan)
+    spares = {member.name for member in whole.members} - playing
+    verdict = with_spares(own.verdict(ignore), found.verdict(ignore), spares)
     if as_json:
         console.emit(to_json(found, verdict))
     else:
         _show(plan, found, verdict)
-    if found.unreachable:
+    if own.unreachable:
         return ConnectError.exit_code
     return PreflightError.exit_code if verdict.errors else EXIT_DONE
+
+
+def with_spares(own: Verdict, whole: Verdict, spares: Collection[str]) -> Verdict:
+    """The verdict of the members, and all that is wrong with spares as warnings: they stop nothing."""
+    found = (*whole.errors, *whole.warnings)
+    others = tuple(replace(p, severity="warning") for p in found if p.node in spares)
+    return Verdict(own.errors, (*own.warnings, *others), own.ignored)
 
 
 def known_ids(ids: tuple[str, ...]) -> None:
@@ -75,22 +90,24 @@ def _without_secrets(facts: Facts) -> Facts:
 
 
 def _show(plan: Plan, found: Survey, verdict: Verdict) -> None:
-    console.table(*summary.columns_and_rows(plan, found.facts))
+    console.table(*summary.columns_and_rows(found.plan, found.facts))
     if found.matrix is not None and found.matrix.links:
         console.say("")
         console.table(*columns_and_rows(found.matrix))
     console.say("")
     console.problems(verdict)
-    console.say(_summary(found, verdict))
+    console.say(_summary(plan, found, verdict))
 
 
-def _summary(found: Survey, verdict: Verdict) -> str:
+def _summary(plan: Plan, found: Survey, verdict: Verdict) -> str:
     counted = [
         count(len(problems), noun)
         for noun, problems in (("error", verdict.errors), ("warning", verdict.warnings))
         if problems
     ]
     ignored = f", {len(verdict.ignored)} ignored" if verdict.ignored else ""
-    nodes = count(len(found.plan.members), "node")
+    nodes = count(len(plan.members), "node")
+    if spares := len(found.plan.members) - len(plan.members):
+        nodes = f"{nodes} and {count(spares, 'spare')}"
     end = "`clusterctl up` would stop here" if verdict.errors else "nothing stops `clusterctl up`"
     return f"{nodes}: {' and '.join(counted) or 'no problems'}{ignored}; {end}"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from cluster import console, fleet
+from cluster import console
 from cluster.archive import default_name, write_archive
 from cluster.collect import Collected, collect
-from cluster.commands.choose import chosen, narrowed
+from cluster.commands.choose import reach
 from cluster.doctor.diagnose import diagnose
 from cluster.doctor.finding import Finding, finding_json, without_secrets
 from cluster.doctor.lines import node_of
@@ -27,7 +27,6 @@ from cluster.inventory import Inventory, load
 from cluster.inventory.secrets import read_secrets
 from cluster.log_files import STDIN, check_files, is_read_once, sources, text_lines, whole
 from cluster.log_lines import LogLine
-from cluster.plan import make_plan
 
 LARGEST_INVENTORY = 1_000_000
 
@@ -174,12 +173,10 @@ def _check_nodes(asked: Iterable[str], seen: Collection[str]) -> None:
 
 def _ask(file: Path, nodes: tuple[str, ...]) -> _Asked:
     inventory = load(file)
-    plan = make_plan(inventory)
-    members = chosen(plan, nodes)
     text = file.read_text(encoding="utf-8")
     secrets = (*_secrets(inventory, file), *secret_values(yaml.safe_load(text)))
-    with fleet.connect(narrowed(inventory, members), tolerant=True) as lines:
-        collected = collect(plan, lines.connections, lines.unreachable)
+    with reach(inventory, nodes, tolerant=True) as at:
+        collected = collect(at.plan, at.lines.connections, at.lines.unreachable)
         return _Asked(text, inventory, secrets, collected)
 
 

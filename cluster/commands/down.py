@@ -1,26 +1,35 @@
-"""`clusterctl down`: all that `up` made is gone, and nothing else."""
+"""`clusterctl down`: all that `up` made is gone, and nothing else. What was done is remembered on the nodes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from cluster import console, fleet, phases
 from cluster.apply import apply
 from cluster.errors import EXIT_DONE, EXIT_NO, EXIT_USAGE, PhaseError
 from cluster.facts import what_is_ours
+from cluster.fleet import Fleet
 from cluster.gather import gather_tolerantly
-from cluster.inventory import load
-from cluster.plan import Plan, make_plan
+from cluster.generations import keep
+from cluster.healing import roster
+from cluster.inventory import Inventory, load
+from cluster.inventory.spares import played, spares
+from cluster.journal import Journal
+from cluster.operation import Operation, operation
+from cluster.plan import Plan, make_plan, with_others
 from cluster.reporter import reporter
+from cluster.steps import Phase
 
 REMEDY = "The other nodes are clean. Run `clusterctl down` again when it answers."
+AGAIN = "Run `clusterctl down` again."
 
 
-def down(file: Path, yes: bool, as_json: bool) -> int:
+def down(file: Path, yes: bool, purge: bool, as_json: bool) -> int:
     """Take the cluster down on every node that answers. Raises ClusterctlError."""
     inventory = load(file)
-    plan = make_plan(inventory)
+    plan = with_others(inventory, make_plan(inventory))
     if not yes:
         if not sys.stdin.isatty():
             console.complain("down stops a serving model: add --yes where nobody can be asked")
@@ -28,16 +37,45 @@ def down(file: Path, yes: bool, as_json: bool) -> int:
         if not console.confirm(f"Stop {plan.served_name} on {', '.join(m.name for m in plan.members)}?"):
             return EXIT_NO
     with fleet.connect(inventory, tolerant=True) as lines:
-        facts, lost = gather_tolerantly(plan, lines.connections, what_is_ours)
-        silent = {name: fact.engine_error for name, fact in facts.items() if fact.engine_error}
-        todo = phases.down(plan, {name: fact for name, fact in facts.items() if name not in silent})
-        with reporter(as_json) as report:
-            apply(todo, lines.connections, len(plan.members), report, "Run `clusterctl down` again.")
-    unreachable = {**lines.unreachable, **lost, **silent}
+        with operation("down", inventory, lines, majority=False) as op:
+            anything = _take_down(plan, op, as_json)
+        if purge:
+            anything = _forget(plan, lines, as_json) or anything
+    _done(plan, anything, as_json)
+    return EXIT_DONE
+
+
+def _take_down(plan: Plan, op: Operation, as_json: bool) -> bool:
+    """Whether there was anything. Raises PhaseError with the nodes that could not be looked at."""
+    facts, lost = gather_tolerantly(plan, op.connections, what_is_ours)
+    silent = {name: fact.engine_error for name, fact in facts.items() if fact.engine_error}
+    todo = phases.down(plan, {name: fact for name, fact in facts.items() if name not in silent})
+    with reporter(as_json) as report:
+        op.apply(todo, len(plan.members), report, AGAIN)
+    unreachable = _that_matter({**op.missing, **lost, **silent}, op.inventory, roster.newest(op.records).out)
     if unreachable:
         raise PhaseError("Take down", unreachable, len(plan.members), REMEDY)
-    _done(plan, bool(todo), as_json)
-    return EXIT_DONE
+    Journal(op, plan.cluster).ended()
+    return bool(todo)
+
+
+def _that_matter(
+    unreachable: Mapping[str, str], inventory: Inventory, quarantined: tuple[str, ...]
+) -> dict[str, str]:
+    """But for spares that stand by: nothing was started there, and they may be switched off."""
+    at_work = {node.name for node in played(inventory, quarantined, looking=True).nodes}
+    idle = {spare.name for spare in spares(inventory)} - at_work - set(quarantined)
+    for name in idle & unreachable.keys():
+        console.complain(f"{name}, a spare that stands by: {unreachable[name]}")
+    return {name: why for name, why in unreachable.items() if name not in idle}
+
+
+def _forget(plan: Plan, lines: Fleet, as_json: bool) -> bool:
+    """The lock, generations and audit too, once the lock is given back."""
+    phase = Phase("Forget what was kept", keep.purge(plan.cluster, lines.connections))
+    with reporter(as_json) as report:
+        apply((phase,), lines.connections, len(plan.members), report, AGAIN)
+    return True
 
 
 def _done(plan: Plan, anything: bool, as_json: bool) -> None:

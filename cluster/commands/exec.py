@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster import console, fleet
+from cluster import console
 from cluster.argv.node_script import script
-from cluster.commands.choose import chosen, narrowed
+from cluster.commands.choose import reach
 from cluster.errors import EXIT_DONE, EXIT_NO, ConnectionLost
 from cluster.inventory import load
 from cluster.parallel import on_all
-from cluster.plan import make_plan
 from cluster.steps import Argv, Result
 
 
 def execute(file: Path, argv: Argv, nodes: tuple[str, ...], as_json: bool) -> int:
     """Run argv everywhere; 0 only if it exited 0 on every node. Raises ClusterctlError."""
     inventory = load(file)
-    plan = make_plan(inventory)
-    members = chosen(plan, nodes)
-    with fleet.connect(narrowed(inventory, members)) as lines:
+    with reach(inventory, nodes) as at:
         answers = on_all(
-            {member.name: member for member in members},
-            lambda m: lines.connections[m.name].run(script(m, "exec", *argv), timeout=None),
+            {member.name: member for member in at.members},
+            lambda m: at.lines.connections[m.name].run(script(m, "exec", *argv), timeout=None),
         )
     codes = [_show(name, answer, as_json) for name, answer in answers.items()]
     return EXIT_DONE if not any(codes) else EXIT_NO

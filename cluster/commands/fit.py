@@ -18,6 +18,7 @@ from cluster.fit.report import COLUMNS, choice_json, model_json, reason, row, su
 from cluster.fit.settings import Settings, read_settings
 from cluster.fit.split import Split
 from cluster.inventory import Inventory, load
+from cluster.inventory.spares import members
 from cluster.plan import Plan, make_plan
 
 # Rows of the table; programs get all.
@@ -96,7 +97,7 @@ def _of_inventory(file: Path, asked: Asked) -> Question:
         raise FitError(
             f"{file}: no node says which GPU it has; write nodes[].gpu_model (H100-80G), or give --gpu"
         )
-    gpus = [node.gpus for node in inventory.nodes]
+    gpus = [node.gpus for node in members(inventory)]
     memory, name = (gpu.memory_bytes, gpu.name) if gpu else (None, "")
     return Question(
         files=(read_files(asked.config, asked.index) if asked.config else find_files(inventory, asked.index)),

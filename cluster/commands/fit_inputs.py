@@ -10,6 +10,7 @@ from typing import Any
 
 from cluster.fit import FitError
 from cluster.inventory import Inventory
+from cluster.inventory.spares import members
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -54,7 +55,7 @@ def find_files(inventory: Inventory, index: Path | None = None) -> ModelFiles:
 def _folders(inventory: Inventory) -> Iterator[Path]:
     source = inventory.model.source
     yield Path(source).expanduser()
-    for mount in (*inventory.runtime.mounts, *inventory.nodes[0].mounts):
+    for mount in (*inventory.runtime.mounts, *members(inventory)[0].mounts):
         outside, inside = mount.split(":")[:2]
         inside = inside.rstrip("/")
         if source == inside or source.startswith(f"{inside}/"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster import console
 from cluster.errors import EXIT_DONE, count
 from cluster.inventory import Inventory, load
+from cluster.inventory.spares import spares
 from cluster.plan import make_plan
 
 
@@ -20,9 +21,10 @@ def schema() -> int:
 
 def check(file: Path) -> int:
     """Read the inventory and say what it means. Raises InventoryError."""
-    plan = make_plan(load(file))
+    inventory = load(file)
+    plan, beside = make_plan(inventory), spares(inventory)
+    nodes = count(len(plan.members), "node") + (f" and {count(len(beside), 'spare')}" if beside else "")
     console.say(
-        f"{plan.cluster}: {plan.served_name} on {count(len(plan.members), 'node')}, {plan.sizes}, "
-        f"head {plan.head.name}, {plan.url}/v1"
+        f"{plan.cluster}: {plan.served_name} on {nodes}, {plan.sizes}, head {plan.head.name}, {plan.url}/v1"
     )
     return EXIT_DONE

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cluster import console
-from cluster.errors import EXIT_DONE, EXIT_NO
-from cluster.lab import environment, lifecycle, model
+from cluster.errors import EXIT_DONE, EXIT_NO, UsageError
+from cluster.lab import environment, faults, lifecycle, model
 from cluster.lab.lab_inventory import inventory_text
 from cluster.lab.lifecycle import HostStatus
 from cluster.lab.rootfs import give_to_caller
@@ -41,6 +41,25 @@ def lab_model(output: Path | None) -> int:
 def lab_down(name: str) -> int:
     """Take the lab down; nothing to take down is no error."""
     console.say(f"lab {name!r} is gone" if lifecycle.down(name) else f"there is no lab {name!r}")
+    return EXIT_DONE
+
+
+def lab_fault(
+    name: str, node: str, kind: str | None, value: str, apart_from: tuple[str, ...], clear: bool
+) -> int:
+    """Break something of a host, or mend it. Raises LabError, UsageError."""
+    lab = lifecycle.find(name)
+    if clear:
+        faults.clear(lab, node, kind)
+        console.say(f"{node}: {kind or 'every fault'} cleared")
+        return EXIT_DONE
+    if kind is None:
+        raise UsageError(f"which fault? one of {', '.join(faults.KINDS)}; or --clear")
+    faults.inject(lab, node, kind, value, apart_from)
+    words = [kind, *([value] if value else []), *(f"from {one}" for one in apart_from)]
+    console.say(
+        f"{node}: {' '.join(words)}; mend it: clusterctl lab fault {node} {kind} --clear --name {name}"
+    )
     return EXIT_DONE
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import console, fleet, log_lines
+from cluster import console, evidence, fleet, log_lines, records
 from cluster.argv.node_script import script
-from cluster.commands.choose import chosen, narrowed
+from cluster.commands.choose import reach
 from cluster.connection import Connection
 from cluster.errors import (
     EXIT_DONE,
@@ -18,10 +18,10 @@ from cluster.errors import (
     ConnectionLost,
     UsageError,
 )
-from cluster.inventory import load
+from cluster.inventory import Inventory, load
 from cluster.log_lines import LogLine, merge, read_lines
 from cluster.parallel import on_all
-from cluster.plan import Member, Plan, make_plan
+from cluster.plan import Member, Plan
 from cluster.steps import Argv, Result
 
 
@@ -42,17 +42,14 @@ Show = Callable[[LogLine], None]
 def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as_json: bool) -> int:
     """Print the logs; with `follow`, as they come, until Ctrl-C. Raises ClusterctlError."""
     inventory = load(file)
-    plan = make_plan(inventory)
-    members = chosen(plan, nodes)
-    options = (*_since(plan, since), *(("--follow",) if follow else ()))
-    found = [source for member in members for source in _sources(plan, member, options)]
-    sources = {f"{source.node} {source.role}": source for source in found}
-    with fleet.connect(narrowed(inventory, members), tolerant=True) as lines:
-        there = {key: source for key, source in sources.items() if source.node in lines.connections}
-        lost = dict(lines.unreachable)
+    options = (*_since(inventory, since), *(("--follow",) if follow else ()))
+    with reach(inventory, nodes, tolerant=True) as at:
+        connections, lost = at.lines.connections, dict(at.lines.unreachable)
+        found = [source for member in at.members for source in _sources(at.plan, member, options)]
+        there = {f"{source.node} {source.role}": source for source in found if source.node in connections}
         act = _follow if follow else _collect
         try:
-            lost |= act(there, lines.connections, _printer(as_json))
+            lost |= act(there, connections, _printer(as_json))
         except KeyboardInterrupt:  # how one ends --follow, and no error
             return EXIT_INTERRUPTED
     for name, reason in lost.items():
@@ -60,13 +57,42 @@ def logs(file: Path, follow: bool, nodes: tuple[str, ...], since: str | None, as
     return ConnectError.exit_code if lost else EXIT_DONE
 
 
-def _since(plan: Plan, text: str | None) -> Argv:
+def kept_logs(file: Path, generation: int, nodes: tuple[str, ...], narrowed: bool, as_json: bool) -> int:
+    """Print what was kept of a generation when it failed, or was healed. Raises ClusterctlError."""
+    if narrowed:
+        raise UsageError("--generation shows what was kept: leave out --follow and --since")
+    inventory = load(file)
+    wanted = tuple(node for node in inventory.nodes if not nodes or node.name in nodes)
+    if not wanted:
+        raise UsageError(f"--node {', '.join(nodes)}: the inventory has no such node")
+    with fleet.connect(inventory.model_copy(update={"nodes": wanted}), tolerant=True) as lines:
+        answers = on_all(
+            {name: (name, line) for name, line in lines.connections.items()},
+            lambda at: _kept(at[1].run(evidence.read(inventory.cluster, at[0], generation)), at[0]),
+        )
+    lost = {**lines.unreachable, **{n: str(a) for n, a in answers.items() if isinstance(a, ConnectionLost)}}
+    found = {name: answer for name, answer in answers.items() if not isinstance(answer, ConnectionLost)}
+    show = _printer(as_json)
+    for line in merge(found.values()):
+        show(line)
+    for name, reason in lost.items():
+        console.complain(f"{name}: {reason}")
+    if not any(found.values()) and not lost:
+        raise UsageError(f"nothing was kept of generation {generation}; `clusterctl history` lists them")
+    return ConnectError.exit_code if lost else EXIT_DONE
+
+
+def _kept(answer: Result, node: str) -> list[LogLine]:
+    return list(evidence.lines(node, records.parse(answer)))
+
+
+def _since(inventory: Inventory, text: str | None) -> Argv:
     if text is None:
         return ()
     found = log_lines.since(text)
     if found is None:
         raise UsageError(f"--since {text}: expected 90s, 10m, 2h, 1d or a moment like 2026-11-21T05:24:26Z")
-    container = found.isdigit() and plan.runtime.engine != "process"
+    container = found.isdigit() and inventory.runtime.engine != "process"
     return ("--since", f"{found}s" if container else found)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import console, fleet
+from cluster.commands.others import others, show
 from cluster.doctor.redact import redacted
 from cluster.errors import EXIT_DONE, EXIT_NO, ConnectError, indent
 from cluster.facts import Facts, what_serves
@@ -15,6 +16,7 @@ from cluster.gather import gather_tolerantly
 from cluster.health import Health, NodeHealth, health
 from cluster.inventory import load
 from cluster.plan import Plan, make_plan
+from cluster.played import played_now
 from cluster.prediction import KvFigures, predicted
 
 STYLES = {
@@ -29,19 +31,24 @@ STYLES = {
 
 
 def status(file: Path, as_json: bool) -> int:
-    """Exit code 0 only if the model serves; 4 if a node cannot be reached. Raises ClusterctlError."""
+    """Exit code 0 only if the model serves; 4 if a member cannot be reached. Raises ClusterctlError."""
     inventory = load(file)
-    plan = make_plan(inventory)
     with fleet.connect(inventory, tolerant=True) as lines:
+        now, roster = played_now(inventory, lines)
+        plan = make_plan(now)
         facts, lost = gather_tolerantly(plan, lines.connections, what_serves)
-    found = health(plan, facts, {**lines.unreachable, **lost})
+    away = {**lines.unreachable, **lost}
+    unreachable = {member.name: away[member.name] for member in plan.members if member.name in away}
+    found = health(plan, facts, unreachable)
+    beside = others(inventory, now, roster, away)
     cache = KvFigures.of(predicted(plan, facts), facts.get(plan.head.name, Facts()).kv_cache)
     if as_json:
-        console.emit(to_json(plan, found, cache))
+        console.emit({**to_json(plan, found, cache), **beside.json()})
     else:
         _show(plan, found, cache)
+        show(beside)
         _show_ignored(facts)
-    if lines.unreachable or lost:
+    if unreachable:
         return ConnectError.exit_code
     return EXIT_DONE if found.state == "serving" else EXIT_NO
 

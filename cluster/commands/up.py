@@ -1,67 +1,75 @@
-"""`clusterctl up`: from an inventory to a model that has answered. Read this first, then phases.py."""
+"""`clusterctl up`: from an inventory to a model that has answered. Read this first, then phases.py.
+
+What happens where it fails is in deployment.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 
 from cluster import console, fleet, phases
-from cluster.apply import Event, OnEvent, PhaseDone, apply
-from cluster.collect import explain
+from cluster.commands import changes
 from cluster.commands.check import known_ids
-from cluster.doctor.finding import finding_json, without_secrets
-from cluster.doctor.report import first_cause
-from cluster.errors import EXIT_DONE, JudgedError, PhaseError, PreflightError, Verdict
+from cluster.commands.deployment import Deployment, Prepared, require_members
+from cluster.commands.timing import Timing
+from cluster.errors import EXIT_DONE, PreflightError, Verdict
 from cluster.facts import Facts
 from cluster.facts.service import parse_answer
-from cluster.gather import gather
+from cluster.healing import roster
 from cluster.inventory import load
-from cluster.inventory.secrets import Secrets, read_secrets
-from cluster.plan import Plan, make_plan
+from cluster.inventory.secrets import read_secrets
+from cluster.journal import Journal, Target
+from cluster.operation import looking, operation
+from cluster.plan import Plan
 from cluster.prediction import in_words, predicted, prediction_json
-from cluster.reporter import reporter
 from cluster.steps import Result
 from cluster.survey import measured
 
-REMEDY = "Mend it and run `clusterctl up` again: it continues from here; or `clusterctl down`."
 
-
-def up(file: Path, dry_run: bool, ignore: tuple[str, ...], as_json: bool) -> int:
+def up(file: Path, dry_run: bool, ignore: tuple[str, ...], rollback: bool, as_json: bool) -> int:
     """Bring the cluster up; what is already so stays. Raises ClusterctlError."""
     known_ids(ignore)
     started = monotonic()
     inventory = load(file)
     secrets = read_secrets(inventory, str(file))
-    plan = make_plan(inventory)
-    with fleet.connect(inventory) as lines:
-        facts = gather(plan, lines.connections)
-        todo = phases.up(plan, facts, secrets, ignore)
-        if not todo:
-            _nothing_to_do(plan, as_json)
-            return EXIT_DONE
-        verdict = measured(plan, lines.connections, facts).verdict(ignore)
-        _judge(verdict, as_json)
-        ignored = tuple(dict.fromkeys(problem.id for problem in verdict.ignored))
-        todo = (*phases.note_ignored(plan, facts, ignored), *todo)
-        _predict(plan, facts, as_json)
-        if dry_run:
-            console.dry_run(todo, as_json)
-            return EXIT_DONE
-        own = _OwnTime(monotonic() - started)
-        try:
-            with reporter(as_json) as report:
-                last = apply(todo, lines.connections, len(plan.members), own.then(report), REMEDY)
-        except JudgedError:
-            raise
-        except PhaseError as error:
-            raise _explained(error, plan, lines, secrets, as_json) from error
-    _serving(plan, last, monotonic() - started, own, as_json)
+    with fleet.connect(inventory, tolerant=True) as lines:
+        require_members(inventory, lines)
+        begun = operation("up", inventory, lines)
+        with nullcontext(looking("up", inventory, lines)) if dry_run else begun as op:
+            journal = Journal(op, inventory.cluster)
+            work = Deployment(inventory, op, lines, journal, file, ignore, as_json)
+            target = Target(inventory, roster.newest(op.records).out, secrets)
+            wanted = work.prepare(target, journal.history.number_for(target.digest))
+            found = changes.changes_to(work.current(), target, wanted.facts)
+            if not wanted.todo:
+                _stands(work, wanted, found, dry_run)
+                return EXIT_DONE
+            changes.show(found, wanted.number, as_json)
+            wanted = judged(work, wanted)
+            _predict(target.plan, wanted.facts, as_json)
+            if dry_run:
+                console.dry_run(wanted.todo, as_json)
+                return EXIT_DONE
+            work.timing.connecting = monotonic() - started
+            last = work.bring_up(wanted, journal.history.fallback(wanted.number) if rollback else None)
+    serving(target.plan, last, monotonic() - started, work.timing, as_json)
     return EXIT_DONE
 
 
+def judged(work: Deployment, wanted: Prepared) -> Prepared:
+    """Errors stop it before anything is changed; the rest is said, and what is ignored noted on the nodes."""
+    plan, facts = wanted.target.plan, wanted.facts
+    verdict = measured(plan, work.lines.connections, facts).verdict(work.ignore)
+    _judge(verdict, work.as_json)
+    ignored = tuple(dict.fromkeys(problem.id for problem in verdict.ignored))
+    noted = phases.note_ignored(plan, facts, ignored)
+    return Prepared(wanted.target, wanted.number, facts, (*noted, *wanted.todo))
+
+
 def _judge(verdict: Verdict, as_json: bool) -> None:
-    """Errors stop it before anything is changed; the rest is said."""
     if as_json:
         console.emit_problems(verdict)
     if verdict.errors:
@@ -81,33 +89,14 @@ def _predict(plan: Plan, facts: Mapping[str, Facts], as_json: bool) -> None:
         console.say(f"{plan.served_name}: {in_words(found)}")
 
 
-def _explained(
-    error: PhaseError, plan: Plan, lines: fleet.Fleet, secrets: Secrets, as_json: bool
-) -> PhaseError:
-    """The error with the first cause that the logs of all nodes show, as `clusterctl doctor` finds it."""
-    known = tuple(str.__str__(value) for _, value in secrets)
-    found = explain(plan, lines.connections, lines.unreachable)
-    findings = [without_secrets(finding, known) for finding in found]
-    if as_json and findings:
-        console.emit({"event": "diagnosis", "findings": [finding_json(finding) for finding in findings]})
-    return error.because(first_cause(findings))
-
-
-class _OwnTime:
-    """Adds up what of the time was clusterctl's own and not the nodes'."""
-
-    def __init__(self, before: float) -> None:
-        self.connecting, self.own = before, 0.0
-
-    def then(self, on_event: OnEvent) -> OnEvent:
-        """Listens, and hands every event on."""
-
-        def listen(event: Event) -> None:
-            if isinstance(event, PhaseDone):
-                self.own += event.own
-            on_event(event)
-
-        return listen
+def _stands(work: Deployment, wanted: Prepared, found: changes.Changes, dry_run: bool) -> None:
+    """Nothing is to be done on the nodes; a key that nothing there follows from makes a generation, too."""
+    if found.before is not None and found.changes:
+        changes.show(found, wanted.number, work.as_json)
+    if not dry_run and (found or not work.journal.is_settled(wanted.number)):
+        work.journal.begin(wanted.target, wanted.number)
+        work.journal.serves(wanted.number, wanted.target.plan)
+    _nothing_to_do(wanted.target.plan, work.as_json)
 
 
 def _nothing_to_do(plan: Plan, as_json: bool) -> None:
@@ -121,10 +110,11 @@ def _nothing_to_do(plan: Plan, as_json: bool) -> None:
             )
 
 
-def _serving(plan: Plan, last: Result | None, seconds: float, own: _OwnTime, as_json: bool) -> None:
+def serving(plan: Plan, last: Result | None, seconds: float, timing: Timing, as_json: bool) -> None:
+    """Say that it serves, and what it answered."""
     answer = parse_answer(last)["answer"].text if last is not None else None
     if as_json:
-        times = {"seconds": round(seconds, 3), "own_seconds": round(own.own, 3)}
+        times = {"seconds": round(seconds, 3), "own_seconds": round(timing.own, 3)}
         console.emit(
             {
                 "event": "serving",
@@ -132,7 +122,7 @@ def _serving(plan: Plan, last: Result | None, seconds: float, own: _OwnTime, as_
                 "model": plan.served_name,
                 "answer": answer,
                 **times,
-                "connect_seconds": round(own.connecting, 3),
+                "connect_seconds": round(timing.connecting, 3),
             }
         )
         return

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cluster import console, fleet, phases
+from cluster import console, phases
 from cluster.apply import apply
 from cluster.checks.system import verify_port_taken
 from cluster.choice import Choice, choose, explanation, explanation_json
 from cluster.commands.check import known_ids
+from cluster.commands.choose import reach
 from cluster.errors import EXIT_DONE, PreflightError, Problem, UsageError
 from cluster.facts import Facts, without_hashes
 from cluster.gather import gather
 from cluster.inventory import load
-from cluster.plan import Plan, make_plan
+from cluster.plan import Plan
+from cluster.render import node_files
 from cluster.reporter import reporter
 from cluster.standing import has_network_env, outdated_files
 
@@ -27,8 +29,8 @@ def verify(file: Path, explain: bool, live: bool, ignore: tuple[str, ...], as_js
         raise UsageError("--explain and --live exclude each other")
     known_ids(ignore)
     inventory = load(file)
-    plan = make_plan(inventory)
-    with fleet.connect(inventory) as lines:
+    with reach(inventory, ()) as at:
+        plan, lines = at.plan, at.lines
         facts = gather(plan, lines.connections, without_hashes)
         if explain:
             return _explain(plan, facts, as_json)
@@ -85,7 +87,7 @@ def _not_running(plan: Plan, facts: Mapping[str, Facts], live: bool) -> Iterator
 def _outdated(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """The scripts that are on a node measure what runs there: they have to be those of this inventory."""
     for member in plan.members:
-        if differing := outdated_files(plan, member, facts[member.name]):
+        if differing := outdated_files(node_files(plan, member), facts[member.name]):
             yield Problem(
                 "scripts-outdated",
                 member.name,

@@ -13,10 +13,11 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from cluster.facts import containers, gpu, node, processes, rdma, system
-from cluster.facts.types import LONGEST, Answer, Container, Fact, Facts, RayNode, Versions
+from cluster import records
+from cluster.facts import containers, gpu, node, processes, rdma, service, system
+from cluster.facts.types import LONGEST, Answer, Container, Fact, Facts, RayNode, Scrape, Versions
 from cluster.plan import Member, Plan
-from cluster.steps import Result
+from cluster.steps import Argv, Result
 
 __all__ = [
     "Answer",
@@ -24,11 +25,15 @@ __all__ = [
     "Fact",
     "Facts",
     "RayNode",
+    "Scrape",
     "Versions",
     "facts_of",
+    "one_token",
     "read_facts",
     "script_of",
     "what_is_ours",
+    "what_lives",
+    "what_restarts",
 ]
 
 # What `up --ignore` writes on a node, so that whoever comes later knows.
@@ -58,6 +63,12 @@ def without_hashes(plan: Plan, member: Member) -> tuple[Fact, ...]:
     return facts_of(plan, member, hashing=False)
 
 
+def what_restarts(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """As without_hashes, and no completion is waited for: what is restarted answers when it is up again."""
+    unasked = ("answer", "kv_cache", "last_words")
+    return tuple(fact for fact in without_hashes(plan, member) if fact.name not in unasked)
+
+
 def what_serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
     """The facts that a status needs: what runs, what it answers, and what vLLM should make of the GPUs."""
     return (
@@ -66,6 +77,37 @@ def what_serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
         *(gpu.memory() if plan.runtime.device == "cuda" else ()),
         *_engine(plan).knows_model(plan, member),
         *_engine(plan).serves(plan, member),
+    )
+
+
+def what_lives(plan: Plan, member: Member, asked: str) -> tuple[Fact, ...]:
+    """The facts that `watch` asks for again and again; `asked` names the node that looks at the server.
+
+    That is the head, or another member where the head cannot be reached.
+    """
+    current = f'cat "$HOME"/{shlex.quote(records.folder(member.cluster, member.name))}/current'
+    return (
+        # Each of the engine's clients takes some 50 ms of a core, and `ids` says as well that none answers.
+        *(fact for fact in _engine(plan).has(plan, member) if fact.name != "engine"),
+        Fact("wanted", current, service.parse_wanted, quick=True),
+        *((_engine(plan).scrape(plan, member),) if member.name == asked else ()),
+    )
+
+
+def one_token(plan: Plan, wait: float) -> Argv:
+    """Has the model answer with one token, on the head; waits at most `wait` seconds for it."""
+    words = ("--ask", plan.served_name, "--wait", f"{wait:g}")
+    argv: Argv = _engine(plan).observe(plan, plan.head, *words)
+    # Before Docker 23 `exec` may hang for ever where its container ends beside it (moby#44892).
+    return ("timeout", "-k", "5", f"{wait + LONGEST:g}", *argv)
+
+
+def what_may_drift(plan: Plan, member: Member) -> tuple[Fact, ...]:
+    """What of a node that serves is noted, and compared later: its containers, its boot, its GPUs."""
+    return (
+        *_engine(plan).has(plan, member),
+        Fact("system", system.SYSTEM, system.parse_system),
+        *(gpu.memory() if plan.runtime.device == "cuda" else ()),
     )
 
 

@@ -13,13 +13,20 @@ from typing import Any
 
 from cluster.argv import docker
 from cluster.facts import inside
-from cluster.facts.service import KV_CACHE, parse_answer, parse_kv_cache, parse_last_words, parse_ray_nodes
+from cluster.facts.service import (
+    KV_CACHE,
+    parse_answer,
+    parse_kv_cache,
+    parse_last_words,
+    parse_ray_nodes,
+    parse_scrape,
+)
 from cluster.facts.system import disks_command, parse_disks
 from cluster.facts.text import json_list, json_objects, json_or_none, mapping, texts, whole
 from cluster.facts.types import Container, EngineSetup, Fact
 from cluster.plan import Member, Plan
 from cluster.render import digests
-from cluster.steps import Result
+from cluster.steps import Argv, Result
 
 
 def has(plan: Plan, _: Member) -> tuple[Fact, ...]:
@@ -152,6 +159,22 @@ def serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
     )
 
 
+def scrape(plan: Plan, member: Member) -> Fact:
+    """What the server says of itself, asked in a container of this node."""
+    # It ends by itself after 10 s; before Docker 23 `exec` may not, where its container ends beside it
+    # (moby#44892), which is when a look is wanted most.
+    ask = shlex.join(("timeout", "-k", "1", "12", *observe(plan, member)))
+    return Fact("scrape", ask, parse_scrape, needs=IDS)
+
+
+def observe(plan: Plan, member: Member, *words: str) -> Argv:
+    """on_node/observe.py in the server's container, or in Ray's where another node has the server."""
+    name = plan.serve_container if member in plan.servers else plan.main_container
+    at = docker.MOUNTED_AT
+    program = ("python3", f"{at}/on_node/observe.py", plan.url, *words)
+    return (plan.runtime.engine, "exec", name, "sh", f"{at}/enter.sh", *program)
+
+
 def parse_engine(result: Result) -> dict[str, Any]:
     """`20.10.24`, or the engine's own complaint."""
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
@@ -188,6 +211,7 @@ def _container(item: Mapping[str, Any]) -> Container:
         exit_code=whole(state.get("ExitCode")),
         oom_killed=state.get("OOMKilled") is True,
         started_at=str(state.get("StartedAt", "")),
+        generation=str(labels.get(f"{docker.LABEL}generation", "")),
     )
 
 

@@ -7,13 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.argv import docker
+from cluster.argv.node_script import script
 from cluster.facts import inside
-from cluster.facts.service import KV_CACHE, parse_answer, parse_kv_cache, parse_last_words, parse_ray_nodes
+from cluster.facts.service import (
+    KV_CACHE,
+    parse_answer,
+    parse_kv_cache,
+    parse_last_words,
+    parse_ray_nodes,
+    parse_scrape,
+)
 from cluster.facts.system import HUGGING_FACE, disks_command, parse_disks
 from cluster.facts.text import json_list, mapping, whole
 from cluster.facts.types import Container, Fact
 from cluster.plan import Member, Plan
-from cluster.steps import Result
+from cluster.steps import Argv, Result
 
 
 def has(plan: Plan, member: Member) -> tuple[Fact, ...]:
@@ -45,15 +53,25 @@ def inside_fact(plan: Plan, member: Member, hashing: bool) -> Fact:
 
 def serves(plan: Plan, member: Member) -> tuple[Fact, ...]:
     """Who joined Ray, whether the model answers, and the last words of a server that is gone."""
-    script = f'sh "$HOME"/{shlex.quote(member.folder)}/run_cluster.sh'
-    kv_cache = f"{script} logs serve | {KV_CACHE}"
-    last_words = f"{script} running serve || {script} logs serve --tail 400"
+    asks = f'sh "$HOME"/{shlex.quote(member.folder)}/run_cluster.sh'
+    kv_cache = f"{asks} logs serve | {KV_CACHE}"
+    last_words = f"{asks} running serve || {asks} logs serve --tail 400"
     return (
-        *((Fact("ray_nodes", f"{script} nodes", parse_ray_nodes),) if plan.uses_ray else ()),
-        *((Fact("answer", f"{script} ask --timeout 20", parse_answer),) if member.role == "head" else ()),
+        *((Fact("ray_nodes", f"{asks} nodes", parse_ray_nodes),) if plan.uses_ray else ()),
+        *((Fact("answer", f"{asks} ask --timeout 20", parse_answer),) if member.role == "head" else ()),
         *((Fact("kv_cache", kv_cache, parse_kv_cache),) if member.role == "head" else ()),
         *((Fact("last_words", last_words, parse_last_words),) if member in plan.servers else ()),
     )
+
+
+def scrape(plan: Plan, member: Member) -> Fact:
+    """What the server says of itself."""
+    return Fact("scrape", shlex.join(observe(plan, member)), parse_scrape)
+
+
+def observe(_: Plan, member: Member, *words: str) -> Argv:
+    """on_node/observe.py beside the server."""
+    return script(member, "observe", *words)
 
 
 def _path(plan: Plan) -> str:
@@ -78,4 +96,5 @@ def _process(item: Mapping[str, Any]) -> Container:
         exit_code=whole(item.get("exit_code")),
         oom_killed=item.get("oom_killed") is True,
         started_at=str(item.get("started_at") or ""),
+        generation=str(labels.get(f"{docker.LABEL}generation", "")),
     )

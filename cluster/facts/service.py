@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.facts.text import json_objects, number
-from cluster.facts.types import Answer, KvCache, RayNode
+from cluster.facts.text import json_objects, number, text_or_none, whole_or_none
+from cluster.facts.types import Answer, KvCache, RayNode, Scrape
 from cluster.log_lines import excerpt
 from cluster.steps import Result
 
@@ -29,6 +29,7 @@ def _ray_node(item: Mapping[str, Any]) -> RayNode:
         alive=item.get("alive") is True,
         gpus=number(item.get("gpus")),
         reason=str(item.get("reason") or ""),
+        id=str(item.get("id") or ""),
     )
 
 
@@ -38,6 +39,20 @@ def parse_answer(result: Result) -> dict[str, Any]:
         if isinstance(content.get("answer"), str):
             return {"answer": Answer(content["answer"], number(content.get("seconds")))}
     return {"answer": Answer(None, reason=result.reason)}
+
+
+def parse_scrape(result: Result) -> dict[str, Any]:
+    """The JSON of observe.py, or why there is none."""
+    for content in json_objects(result.stdout):
+        if "health" in content:
+            health, metrics = whole_or_none(content["health"]), text_or_none(content.get("metrics"))
+            return {"scrape": Scrape(health, metrics, str(content.get("reason") or ""))}
+    return {"scrape": Scrape(reason=result.reason, tried=False)}
+
+
+def parse_wanted(result: Result) -> dict[str, Any]:
+    """The number that the file `current` holds."""
+    return {"wanted": result.stdout.strip() if result.exit_code == 0 else ""}
 
 
 # One line since vLLM 0.28, two before (vllm/v1/core/kv_cache_utils.py); the first engine's will do.

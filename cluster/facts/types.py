@@ -28,6 +28,7 @@ class Container:
     exit_code: int = 0
     oom_killed: bool = False
     started_at: str = ""
+    generation: str = ""
 
     @property
     def state(self) -> str:
@@ -79,13 +80,14 @@ class EngineSetup:
 
 @dataclass(frozen=True)
 class RayNode:
-    """A node as Ray's own API lists it, dead ones included."""
+    """A node as Ray's own API lists it, dead ones included; `id` is another after each start."""
 
     address: str
     name: str
     alive: bool
     gpus: float
     reason: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,20 @@ class Answer:
     text: str | None
     seconds: float = 0.0
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """What a server's /health and /metrics said: an HTTP status and vLLM's own lines.
+
+    None: no answer, and `reason` says why. `tried`: False where it was not even asked, as nothing could be
+    run beside it.
+    """
+
+    health: int | None = None
+    metrics: str | None = None
+    reason: str = ""
+    tried: bool = True
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,9 @@ class Facts:
     ray_nodes: tuple[RayNode, ...] | None = None
     ray_error: str = ""
     answer: Answer | None = None
+    scrape: Scrape | None = None
+    # The number of the generation that ought to run here, as text; empty: none ought to.
+    wanted: str = ""
     kv_cache: KvCache | None = None
     last_words: str = ""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.inventory.model import RDMA, Inventory
+from cluster.inventory.spares import members, spares
 from cluster.inventory.vllm_flags import why_not
 
 Path = tuple[str | int, ...]
@@ -28,6 +29,7 @@ def findings(inventory: Inventory) -> Iterator[Finding]:
     """All that is wrong, in the order of the file's sections."""
     yield from _names_and_addresses(inventory)
     yield from _head(inventory)
+    yield from _spares(inventory)
     yield from _local(inventory)
     yield from _runtime(inventory)
     yield from _ports(inventory)
@@ -52,6 +54,21 @@ def _head(inventory: Inventory) -> Iterator[Finding]:
     names = [node.name for node in inventory.nodes]
     if inventory.head is not None and inventory.head not in names:
         yield ("head",), f"no node is named {inventory.head!r}; the nodes are {', '.join(names)}"
+    if inventory.head in [node.name for node in spares(inventory)]:
+        yield ("head",), f"{inventory.head!r} is a spare; it becomes the head where it replaces the head"
+
+
+def _spares(inventory: Inventory) -> Iterator[Finding]:
+    if not members(inventory):
+        yield ("nodes",), "every node is a spare; at least one has to carry the cluster"
+        return
+    least = min(node.gpus for node in members(inventory))
+    for index, node in enumerate(inventory.nodes):
+        if node.spare and node.gpus < least:
+            yield (
+                ("nodes", index, "gpus"),
+                f"{node.gpus} are too few to replace any node: each has {least} or more",
+            )
 
 
 def _local(inventory: Inventory) -> Iterator[Finding]:
@@ -85,7 +102,7 @@ def _runtime(inventory: Inventory) -> Iterator[Finding]:
                 yield ("nodes", index, "mounts"), "the engine 'process' has no containers; leave this out"
     if runtime.venv is not None and runtime.engine != "process":
         yield ("runtime", "venv"), "only the engine 'process' uses it"
-    if inventory.serve.executor_backend == "mp" and runtime.device == "cpu" and len(inventory.nodes) > 1:
+    if inventory.serve.executor_backend == "mp" and runtime.device == "cpu" and len(members(inventory)) > 1:
         yield ("serve", "executor_backend"), "over several nodes the CPU works with 'ray' alone"
     if not _is_local(inventory):
         for path, value in (
@@ -167,11 +184,12 @@ def _unusable(value: Any) -> str | None:
 
 
 def _parallel_sizes(inventory: Inventory) -> Iterator[Finding]:
-    if any(not node.is_local and "gpus" not in node.model_fields_set for node in inventory.nodes):
+    nodes = members(inventory)
+    if not nodes or any(not node.is_local and "gpus" not in node.model_fields_set for node in nodes):
         return
-    serve, gpus = inventory.serve, [node.gpus for node in inventory.nodes]
+    serve, gpus = inventory.serve, [node.gpus for node in nodes]
     if serve.tensor_parallel_size is None and len(set(gpus)) > 1:
-        listed = ", ".join(f"{node.name} has {node.gpus}" for node in inventory.nodes)
+        listed = ", ".join(f"{node.name} has {node.gpus}" for node in nodes)
         yield (
             ("serve", "tensor_parallel_size"),
             f"'auto' is the GPUs per node, and they differ ({listed}); set it, or make them equal",
@@ -198,11 +216,12 @@ def parallel_sizes(inventory: Inventory) -> tuple[int, int]:
     Both auto: GPUs per node and number of nodes. One of them given: the other makes their product
     the GPUs at hand, so that `tensor_parallel_size: 16` over two nodes of eight is pipeline size 1.
     """
-    serve, total = inventory.serve, sum(node.gpus for node in inventory.nodes)
+    nodes = members(inventory)
+    serve, total = inventory.serve, sum(node.gpus for node in nodes)
     tensor, pipeline = serve.tensor_parallel_size, serve.pipeline_parallel_size
     if tensor is None:
-        tensor = inventory.nodes[0].gpus if pipeline is None else max(1, total // pipeline)
+        tensor = nodes[0].gpus if pipeline is None else max(1, total // pipeline)
     if pipeline is None:
         given = serve.tensor_parallel_size is not None
-        pipeline = max(1, total // tensor) if given else len(inventory.nodes)
+        pipeline = max(1, total // tensor) if given else len(nodes)
     return tensor, pipeline

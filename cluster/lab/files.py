@@ -49,6 +49,7 @@ def boot_script(host: Host, shares: tuple[str, ...]) -> str:
     """What runs first in the new namespaces: gives the host its own root file system and becomes its init.
 
     A fresh /sys shows the host's own interfaces; the cgroups, which it hides, are bound back for Docker.
+    Every boot has a boot id of its own; containers, whose /proc is another, see the machine's.
     """
     root = shlex.quote(str(host.root))
     return f"""\
@@ -64,6 +65,8 @@ mount --rbind /dev "$root/dev"
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mkdir "$root/run/sshd"
+cat /proc/sys/kernel/random/uuid >"$root/run/boot_id"
+mount --bind "$root/run/boot_id" "$root/proc/sys/kernel/random/boot_id"
 share() {{
     mount --rbind "$1" "$root$1"
     mount -o remount,bind,ro "$root$1"
@@ -71,6 +74,7 @@ share() {{
 {"".join(f"share {shlex.quote(share)}{chr(10)}" for share in shares)}\
 echo {host.name} >/proc/sys/kernel/hostname
 cd "$root"
+mkdir -p old
 pivot_root . old
 cd /
 umount -l /old

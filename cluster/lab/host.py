@@ -52,6 +52,19 @@ def run(host: Host, *argv: str, timeout: float = 60) -> subprocess.CompletedProc
     )
 
 
+def power_off(host: Host) -> None:
+    """All of its processes are gone at once, those in containers too; what is on its disk stays."""
+    processes.kill_all([host.name])
+
+
+def boot(host: Host) -> None:
+    """Start it and wait for its services."""
+    start(host)
+    wait_for_sshd(host)
+    if host.engine:
+        wait_for_engine(host)
+
+
 def link_down(host: Host) -> None:
     """As if the cable were pulled: connections hang, nothing is refused."""
     _do(host, "ip", "link", "set", "eth0", "down")
@@ -96,14 +109,19 @@ def engine_answers(host: Host) -> bool:
     return init is not None and engine.answers(init)
 
 
-def wait_for_sshd(host: Host, timeout: float = 20) -> None:
-    """The first thing to wait for after start(): a host that failed to boot is found here."""
+def wait_for_boot(host: Host) -> None:
+    """Until its init runs."""
     _wait(
         lambda: init_pid(host) is not None,
         10,
         lambda: f"{host.name} did not boot{_tail(host.boot_log)}",
         lambda: not (processes.NAMESPACES / host.name).exists(),
     )
+
+
+def wait_for_sshd(host: Host, timeout: float = 20) -> None:
+    """The first thing to wait for after start(): a host that failed to boot is found here."""
+    wait_for_boot(host)
     _wait(
         lambda: sshd_answers(host),
         timeout,

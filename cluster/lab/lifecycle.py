@@ -127,10 +127,8 @@ def _each(threads: Executor, lab: Lab) -> None:
 
 
 def _bring_up_host(lab: Lab, target: Host) -> None:
-    host.start(target)
-    host.wait_for_sshd(target)
+    host.boot(target)
     if target.engine:
-        host.wait_for_engine(target)
         image.import_image(target, path=lab.image_path)
 
 

@@ -1,1 +1,5 @@
-"""The lock on the nodes: who may change a cluster, and the epoch that fences whoever held it before. Pure."""
+"""The lock on the nodes: a lease with a fencing epoch. Pure; PROTOCOL.md is what it does and why.
+
+`state` reads what a node answers, `commands` are the words for it, `tenure` is what a controller may do with
+the leases that it has, `messages` says it to people.
+"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class Matrix:
 
     nodes: tuple[str, ...]
     links: tuple[Link, ...]
+
+    def between(self, names: Collection[str]) -> Matrix:
+        """What was measured between these nodes."""
+        nodes = tuple(node for node in self.nodes if node in names)
+        return Matrix(nodes, tuple(k for k in self.links if k.src in names and k.dst in names))
 
 
 def opponents(nodes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

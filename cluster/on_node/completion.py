@@ -61,8 +61,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def post(url: str, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers(os.environ), method="POST")
+def post(
+    url: str, body: Mapping[str, Any], timeout: float, environ: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers(environ), method="POST")
     # An empty ProxyHandler: urllib would send requests for 10.x addresses to the http_proxy of the
     # environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -2,7 +2,8 @@
 
     python3 ray_nodes.py HOST:PORT        HOST:PORT is the GCS, i.e. what `ray start --address` takes
 
-    {"nodes": [{"address", "name", "head", "alive", "gpus", "gpus_free", "reason"}, ...], "gpus_reserved": 2}
+    {"nodes": [{"id", "address", "name", "head", "alive", "gpus", "gpus_free", "reason"}, ...],
+     "gpus_reserved": 2}
 
 `ray status` is no help to a program: a node that died simply vanishes from it, after some 15 s, and where
 there is no GCS it takes 41 s to say so. This asks the GCS itself, after a TCP probe, and exits with 1 and a
@@ -102,6 +103,7 @@ def summary(infos: list[Any], free: dict[bytes, int]) -> dict[str, Any]:
 def node(info: Any, free: int) -> dict[str, Any]:
     alive = info.state == ALIVE
     return {
+        "id": info.node_id.hex(),
         "address": info.node_manager_address,
         "name": info.node_name,
         "head": info.is_head_node,

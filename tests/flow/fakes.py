@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lockmodel import Guarded, ModelNode, Written
 from proofs import environments, measured, said
 from samples import sha256
 
+from cluster import records
 from cluster.errors import ConnectionLost
+from cluster.healing.roster import newest
 from cluster.inventory import Inventory, Node, load
+from cluster.inventory.spares import played
 from cluster.plan import Plan, make_plan
 from cluster.steps import Argv, Result
 
@@ -24,6 +30,11 @@ Answer = Callable[[Argv], Result | None]
 OK = Result(0, "", "")
 GPU = "{0}, GPU-{0}, NVIDIA H200, 143771, 0, 580.159.04, Disabled, 0\n"
 IMAGE_ID = "sha256:" + "a" * 64
+
+
+def uptime() -> int:
+    """Hundredths of a second, as a node counts them."""
+    return int(time.monotonic() * 100)
 
 
 @dataclass
@@ -36,11 +47,13 @@ class FakeNode:
     fleet: FakeFleet
     containers: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     special: Answer = lambda _: None
     unreachable: str = ""
+    lock: ModelNode = field(default_factory=lambda: ModelNode(uptime))
 
     # --- the Connection ---
 
@@ -51,10 +64,22 @@ class FakeNode:
         timeout: float | None = None,  # noqa: ARG002  as a Connection has it
         on_line: Callable[[str], None] | None = None,
     ) -> Result:
+        heard = self.lock.hear(argv)
+        if isinstance(heard, Result):
+            return heard
+        if isinstance(heard, Written):
+            self.put(heard.path, str(stdin), heard.mode)
+            return OK
+        if isinstance(heard, Guarded):
+            argv = heard.argv
         if not isinstance(stdin, str):
             return self._measure(iter(stdin), on_line)
         if argv == ("sh", "-s"):
             return Result(0, self._facts(stdin), "")
+        if records.BEGIN in argv[-1]:
+            return self._records(argv[-1])
+        if records.FOLDER in " ".join(argv):
+            return self._keep(argv)
         self.steps.append(f"{self.name}  {shlex.join(argv)}")
         result = self.special(argv) or self._do(argv)
         if on_line is None:
@@ -64,6 +89,10 @@ class FakeNode:
         return Result(result.exit_code, "", result.stderr)
 
     def put(self, path: str, content: str, mode: int) -> None:
+        state = f"{records.folder('demo', self.name)}/"
+        if path.startswith(state):  # noted, and no step of a deployment
+            self.kept[path.removeprefix(state)] = content
+            return
         self.steps.append(f"{self.name}  write {path} (mode {mode:04o}, {len(content.encode())} bytes)")
         self.files[path.removeprefix(f".clusterctl/demo/{self.name}/")] = content
 
@@ -89,6 +118,26 @@ class FakeNode:
         }
         return {peer: good | self.fleet.links.get((self.name, peer), {}) for peer in peers}
 
+    def _keep(self, argv: Argv) -> Result:
+        """What `rm` takes away of it, and the evidence: the logs of the containers that are there."""
+        state = f"{records.folder('demo', self.name)}/"
+        if argv[0] == "rm":
+            gone = tuple(f"{path.removeprefix(state)}/" for path in argv[2:])
+            self.kept = {path: text for path, text in self.kept.items() if not f"{path}/".startswith(gone)}
+        if evidence := re.search(r"(generations/\d+/evidence) && .* mkdir (\w+)\.part ", argv[-1], re.DOTALL):
+            roles = [role for role in ("ray", "serve") if f"{role}-{self.name}" in self.containers]
+            folder = "/".join(evidence.groups())
+            self.kept |= {f"{folder}/log_{role}.log": self.logs.get(role, "") for role in roles}
+        return OK
+
+    def _records(self, script: str) -> Result:
+        """What is kept beside the lock: the files that the script's patterns match."""
+        found = re.search(r"^for file in (.*); do$", script, re.M)
+        assert found
+        patterns = found[1].split()
+        kept = {path: text for path, text in self.kept.items() if any(fnmatch(path, p) for p in patterns)}
+        return Result(0, "".join(f"\n{records.BEGIN}{path}\n{text}" for path, text in kept.items()), "")
+
     # --- what run_cluster.sh, docker and the facts' commands would do ---
 
     def _do(self, argv: Argv) -> Result:
@@ -98,7 +147,8 @@ class FakeNode:
             self.files.clear()
             return OK
         if argv[0] == "rm":
-            del self.files[argv[-1].removeprefix(f".clusterctl/demo/{self.name}/")]
+            for path in argv[2:]:
+                del self.files[path.removeprefix(f".clusterctl/demo/{self.name}/")]
             return OK
         verb, *rest = argv[2:]
         if verb in ("ray", "serve"):
@@ -119,6 +169,7 @@ class FakeNode:
     def _start(self, role: str) -> Result:
         start = self.files["run_cluster.sh"].partition(f"start_{role}()")[2]
         labels = {"cluster": "demo", "node": self.name, "role": role}
+        labels["generation"] = self.files.get("generation", "").strip()
         for label in ("digest", "port"):
             found = re.search(rf"clusterctl\.{label}=(\w+)", start)
             assert found
@@ -207,8 +258,9 @@ class FakeFleet:
 
     @property
     def plan(self) -> Plan:
-        """Of the inventory as it stands."""
-        return make_plan(load(self.file))
+        """Of the inventory as it stands, and as the nodes' roster has it played."""
+        out = newest({name: node.kept for name, node in self.nodes.items()}).out
+        return make_plan(played(load(self.file), out, looking=True))
 
     def write(self, text: str) -> None:
         """Write the inventory; nodes that are new in it come into being."""

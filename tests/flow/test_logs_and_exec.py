@@ -143,7 +143,7 @@ def test_render_writes_what_up_puts_on_the_nodes(
         written = {
             str(p.relative_to(out / name)): p.read_text() for p in (out / name).rglob("*") if p.is_file()
         }
-        assert written == node.files
+        assert written | {"generation": "1\n"} == node.files
     assert (out / "gpu-01/run_cluster.sh").stat().st_mode & 0o777 == 0o755
 
 

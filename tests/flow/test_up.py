@@ -326,7 +326,7 @@ def test_ctrl_c_while_facts_are_gathered(
     def gather(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cluster.commands.up.gather", gather)
+    monkeypatch.setattr("cluster.commands.deployment.gather", gather)
     assert clusterctl("up") == Outcome(130, "", "\nerror: interrupted\n")  # below the terminal's ^C
     assert fleet.steps() == {"gpu-01": [], "gpu-02": []}
 

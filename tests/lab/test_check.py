@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cluster.lab import engine, environment, host, image
+from cluster.lab import engine, environment, faults, host, image
 from cluster.lab.spec import IMAGE, Host, Lab
 from tests.reallab import clusterctl, docker, reason_to_skip, running_lab, write_inventory
 
@@ -105,14 +105,12 @@ def name_resolves_to_loopback(lab: Lab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def wrong_clock(lab: Lab) -> Iterator[None]:
-    """All namespaces share one clock, so it is `date` that is five minutes ahead."""
     target = lab.hosts[1]
-    place = do(target, "sh", "-c", "command -v date").strip()
-    do(target, "cp", place, "/tmp/right-date")
-    write(target, "/tmp/date", '#!/bin/sh\nexec /tmp/right-date -d "now + 5 minutes" "$@"\n')
-    do(target, "chmod", "755", "/tmp/date")
-    with mounted(target, "/tmp/date", place):
+    faults.inject(lab, target.name, "skew-clock", "+5m")
+    try:
         yield
+    finally:
+        faults.clear(lab, target.name, "skew-clock")
 
 
 @contextlib.contextmanager

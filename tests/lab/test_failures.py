@@ -18,6 +18,8 @@ SKIP = reason_to_skip(engine=True, serves=True)
 pytestmark = pytest.mark.skipif(bool(SKIP), reason=SKIP or "never")
 
 JOIN = "Wait for every node and GPU to join"
+# Ray asks every 3 s, waits 10 s for an answer and counts to 5: a minute in which nothing is tested.
+SOON = {"period_ms": "1000", "timeout_ms": "3000", "failure_threshold": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,11 @@ def test_a_link_that_goes_down_while_joining(lab: Lab, file: Path) -> None:
 
 def test_a_link_that_goes_down_while_the_model_loads(lab: Lab, file: Path) -> None:
     """vLLM dies of it on the head, and the message still says which node it was."""
+
+    def change(content: dict[str, Any]) -> None:
+        content["env"] |= {f"RAY_health_check_{name}": value for name, value in SOON.items()}
+
+    write_inventory(lab, file, change)
     worker = lab.hosts[1]
     with clusterctl_running("up", file) as up:
         up.until(event="waiting", why="starting the engine")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import LabError
-from cluster.lab import environment, files, host, image, lifecycle
+from cluster.lab import environment, faults, files, host, image, lifecycle
 from cluster.lab.spec import BASE, IMAGE, Host, Lab, LabSpec
 
 NAME = f"e-{os.getpid()}"
@@ -84,6 +84,54 @@ def test_an_engine_that_is_down_and_up_again(lab: Lab) -> None:
     assert "Cannot connect to the Docker daemon" in host.run(target, "docker", "ps").stderr
     host.start_engine(target)
     assert [one.engine for one in lifecycle.status(NAME)] == [True, True]
+
+
+def sleeping(lab: Lab, target: Host) -> str:
+    """The id of a container with two processes."""
+    started = docker_run(lab, target, "sh", "-c", "sleep 600 & wait", detach=True)
+    assert started.returncode == 0, started.stderr
+    return started.stdout.strip()
+
+
+def test_a_container_is_frozen_whole_and_killed(lab: Lab) -> None:
+    target = lab.hosts[0]
+    container, other = sleeping(lab, target), sleeping(lab, target)
+    in_container = ("docker", "exec", container, "sh", "-c", "grep -h State /proc/[0-9]*/status")
+    faults.inject(lab, target.name, "freeze", container)
+    states = host.run(target, *in_container).stdout
+    assert states.count("T (stopped)") == 2, "what enters it later runs"
+    assert "stopped" not in host.run(target, "docker", "exec", other, *in_container[3:]).stdout
+    faults.clear(lab, target.name, "freeze")
+    assert "stopped" not in host.run(target, *in_container).stdout
+    faults.inject(lab, target.name, "kill", container)
+    ended = host.run(target, "docker", "wait", container, timeout=20)
+    assert ended.stdout.strip() == "137"
+    with pytest.raises(LabError, match=f"no container 'ray'.*\n.*There are: {NAME}|no container 'ray'"):
+        faults.inject(lab, target.name, "kill", "ray")
+    host.run(target, "docker", "rm", "--force", container, other)
+
+
+def test_a_frozen_engine_is_silent_and_a_killed_one_comes_back(lab: Lab) -> None:
+    target = lab.hosts[0]
+    faults.inject(lab, target.name, "freeze", "engine")
+    with pytest.raises(subprocess.TimeoutExpired):
+        host.run(target, "docker", "ps", timeout=1)
+    faults.clear(lab, target.name, "freeze")
+    assert host.run(target, "docker", "ps").returncode == 0
+    faults.inject(lab, target.name, "kill", "engine")
+    assert "Cannot connect to the Docker daemon" in host.run(target, "docker", "ps").stderr
+    faults.clear(lab, target.name, "kill")
+    assert host.run(target, "docker", "ps").returncode == 0
+
+
+def test_after_a_reboot_containers_are_there_and_do_not_run(lab: Lab) -> None:
+    target = lab.hosts[0]
+    container = sleeping(lab, target)
+    faults.inject(lab, target.name, "reboot")
+    state = ("docker", "inspect", "--format", "{{.State.Running}}", container)
+    assert host.run(target, *state).stdout.strip() == "false"
+    assert docker_run(lab, target, "hostname").stdout.strip() == target.name
+    host.run(target, "docker", "rm", container)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ DEAD = RayNode("10.0.0.12", "gpu-02", False, 0, LOST)
 )
 def test_why_a_worker_has_not_joined(nodes: list[RayNode], why: str | None) -> None:
     assert why_not_joined(plan(), plan().workers[0], nodes) == why
+
+
+def test_a_killed_node_that_ray_still_counts_is_not_the_one_that_was_started() -> None:
+    killed, started = replace(WORKER, id="a1"), replace(WORKER, id="b2")
+    worker = plan().workers[0]
+    assert why_not_joined(plan(), worker, [HEAD, killed], before={"a1"}) is not None
+    assert why_not_joined(plan(), worker, [HEAD, killed, started], before={"a1"}) is None
 
 
 def test_the_stages_of_a_real_start_in_order() -> None:

@@ -38,6 +38,7 @@ def test_the_head_first_and_the_dead_last_with_their_reason() -> None:
     )
     assert [node["name"] for node in summary["nodes"]] == ["gpu-01", "gpu-02", "gpu-03"]
     assert summary["nodes"][0] == {
+        "id": b"gpu-01".hex(),
         "address": "10.0.0.1",
         "name": "gpu-01",
         "head": True,

@@ -318,6 +318,20 @@ def test_a_worker_waits_for_itself() -> None:
     assert wait.pending(Result(1, "", "the Ray GCS gave no list\n")) == "the Ray GCS gave no list"
 
 
+def test_a_worker_that_was_killed_does_not_pass_for_the_one_that_was_started() -> None:
+    """For some 15 s Ray still counts the killed one, under an id of its own."""
+    facts = healthy(plan())
+    head, worker = facts["gpu-01"].ray_nodes or ()
+    counted = (replace(head, id="a1"), replace(worker, id="b2"))
+    gone = (container(plan(), plan().workers[0], "ray", running=False),)
+    facts = with_facts(with_facts(facts, "gpu-01", ray_nodes=counted), "gpu-02", containers=gone)
+    (phase,) = [p for p in phases.up(plan(), facts) if p.title == "Wait for every node and GPU to join"]
+    (wait,) = [step for step in phase.steps if isinstance(step, Wait)]
+    both = NODES.replace("]}", ', {"id": "b2", "address": "10.0.0.12", "alive": true, "gpus": 2}]}')
+    assert wait.pending(Result(0, both, "")) is not None
+    assert wait.pending(Result(0, both.replace("b2", "c3"), "")) is None
+
+
 @pytest.mark.parametrize(
     "title", ["Start Ray head", "Wait for every node and GPU to join", "Wait for a completion"]
 )

@@ -409,7 +409,7 @@ def test_without_arguments_it_says_what_it_can_do(tmp_path: Path) -> None:
     result = Node(tmp_path, plan()).run("run_cluster.sh")
     assert result.returncode == 2
     verbs = [line.split()[2] for line in result.stdout.splitlines() if line.startswith("  sh run_cluster.sh")]
-    assert verbs == ["ray", "nodes", "serve", "ask", "verify", "attest", "logs", "exec", "down"]
+    assert verbs == ["ray", "nodes", "serve", "ask", "observe", "verify", "attest", "logs", "exec", "down"]
 
 
 def test_down_takes_the_server_before_ray(tmp_path: Path) -> None:
@@ -422,11 +422,11 @@ def test_down_takes_the_server_before_ray(tmp_path: Path) -> None:
 
 # --- digests ------------------------------------------------------------------------------------
 
-BOTH, SERVE, NOTHING = {"ray", "serve"}, {"serve"}, set()
+BOTH, SERVE, NOTHING = ("ray", "serve"), ("serve",), ()
 
 
-def changed(before: Digests, after: Digests) -> set[str]:
-    return {role for role in ("ray", "serve") if getattr(before, role) != getattr(after, role)}
+def changed(before: Digests, after: Digests) -> tuple[str, ...]:
+    return tuple(role for role in BOTH if getattr(before, role) != getattr(after, role))
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def changed(before: Digests, after: Digests) -> set[str]:
     ids=str,
 )
 def test_a_digest_changes_with_what_its_container_depends_on(
-    changes: dict[str, object], on_head: set[str], on_worker: set[str]
+    changes: dict[str, object], on_head: tuple[str, ...], on_worker: tuple[str, ...]
 ) -> None:
     before, after = plan(), plan(changes)
     assert changed(digests(before, before.head), digests(after, after.head)) == on_head

@@ -25,6 +25,11 @@ dead() {
   exit 3
 }
 
+# Which one is being started, as clusterctl numbers them; by hand and without the file it is 0.
+generation() {
+  cat "$here/generation" 2>/dev/null || echo 0
+}
+
 # What has to be there before anything is started.
 prepare() {
   # The interface that carries this node's address.
@@ -64,7 +69,7 @@ start_ray() {
   fi
 
   docker run "$@" --label clusterctl.digest=2b25bf4da3a69248 \
-    registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
+    --label "clusterctl.generation=$(generation)" registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
 running() {

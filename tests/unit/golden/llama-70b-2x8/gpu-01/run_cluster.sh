@@ -5,6 +5,7 @@
 #   sh run_cluster.sh nodes    which nodes and GPUs have joined
 #   sh run_cluster.sh serve    start vLLM, once every node has joined
 #   sh run_cluster.sh ask      have the model answer
+#   sh run_cluster.sh observe  what the server says of itself: /health and its counters
 #   sh run_cluster.sh verify   measure what the GPUs of all nodes carry, on every node at once
 #   sh run_cluster.sh attest   with which environment Ray's and vLLM's processes run
 #   sh run_cluster.sh logs ray|serve
@@ -25,6 +26,11 @@ die() {
 dead() {
   echo "$1 is not running: $(state_of "$1")" >&2
   exit 3
+}
+
+# Which one is being started, as clusterctl numbers them; by hand and without the file it is 0.
+generation() {
+  cat "$here/generation" 2>/dev/null || echo 0
 }
 
 # What has to be there before anything is started.
@@ -66,7 +72,7 @@ start_ray() {
   fi
 
   docker run "$@" --label clusterctl.digest=befc5338bfd1809d \
-    registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
+    --label "clusterctl.generation=$(generation)" registry.local/vllm-ray:v0.33.0 "$mounted/ray.sh"
 }
 
 start_serve() {
@@ -97,7 +103,7 @@ start_serve() {
   fi
 
   docker run "$@" --label clusterctl.digest=61642845f04552d6 \
-    registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
+    --label "clusterctl.generation=$(generation)" registry.local/vllm-ray:v0.33.0 "$mounted/serve.sh"
 }
 
 running() {
@@ -150,6 +156,10 @@ case $verb in
     running "$serve" || dead "$serve"
     ask_inside "$serve" python3 "$mounted/on_node/completion.py" \
       --url http://10.0.0.11:8000 --model llama-70b "$@"
+    ;;
+  observe)
+    running "$serve" || dead "$serve"
+    ask_inside "$serve" python3 "$mounted/on_node/observe.py" http://10.0.0.11:8000 "$@"
     ;;
   ready)
     sh "$0" ask "$@" && exit 0 || code=$?

@@ -3,6 +3,7 @@
 # Rendered by clusterctl 0.1.0. It works by hand on this node too:
 #   sh run_cluster.sh serve    start vLLM, once every node has joined
 #   sh run_cluster.sh ask      have the model answer
+#   sh run_cluster.sh observe  what the server says of itself: /health and its counters
 #   sh run_cluster.sh verify   measure what the GPUs of all nodes carry, on every node at once
 #   sh run_cluster.sh attest   with which environment Ray's and vLLM's processes run
 #   sh run_cluster.sh logs serve
@@ -22,6 +23,11 @@ die() {
 dead() {
   echo "$1 is not running: $(state_of "$1")" >&2
   exit 3
+}
+
+# Which one is being started, as clusterctl numbers them; by hand and without the file it is 0.
+generation() {
+  cat "$here/generation" 2>/dev/null || echo 0
 }
 
 # What has to be there before anything is started.
@@ -58,7 +64,7 @@ start_serve() {
   fi
 
   docker run "$@" --label clusterctl.digest=19f81999e23f0c46 \
-    vllm/vllm-openai:v0.33.0 "$mounted/serve.sh"
+    --label "clusterctl.generation=$(generation)" vllm/vllm-openai:v0.33.0 "$mounted/serve.sh"
 }
 
 # Nothing may run yet: a container as the server's, gone when the measurement ends.
@@ -141,6 +147,10 @@ case $verb in
     running "$serve" || dead "$serve"
     ask_inside "$serve" python3 "$mounted/on_node/completion.py" \
       --url http://10.0.0.11:8000 --model qwen2.5-72b "$@"
+    ;;
+  observe)
+    running "$serve" || dead "$serve"
+    ask_inside "$serve" python3 "$mounted/on_node/observe.py" http://10.0.0.11:8000 "$@"
     ;;
   ready)
     sh "$0" ask "$@" && exit 0 || code=$?

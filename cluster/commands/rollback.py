@@ -1,0 +1,71 @@
+"""`clusterctl rollback`: a generation that served before serves again, from its record on the nodes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import monotonic
+
+from cluster import console, fleet
+from cluster.commands import changes
+from cluster.commands.check import known_ids
+from cluster.commands.deployment import Deployment, UnknownGenerationError, require_members
+from cluster.commands.up import judged, serving
+from cluster.errors import EXIT_DONE, EXIT_NO, EXIT_USAGE, UsageError
+from cluster.generations.history import History
+from cluster.generations.record import Generation
+from cluster.inventory import Inventory, load
+from cluster.journal import Journal, Target, recorded, target_of
+from cluster.operation import operation
+
+
+def rollback(file: Path, number: int | None, yes: bool, ignore: tuple[str, ...], as_json: bool) -> int:
+    """Bring a former generation up under its number. The inventory stays as it is. Raises ClusterctlError."""
+    known_ids(ignore)
+    started = monotonic()
+    inventory = load(file)
+    if not yes and not sys.stdin.isatty():
+        console.complain("rollback replaces what serves: add --yes where nobody can be asked")
+        return EXIT_USAGE
+    with fleet.connect(inventory, tolerant=True) as lines:
+        require_members(inventory, lines)
+        with operation("rollback", inventory, lines) as op:
+            work = Deployment(inventory, op, lines, Journal(op, inventory.cluster), file, ignore, as_json)
+            former = _former(work.journal.history, number, recorded(inventory, lines))
+            target = _reachable(target_of(former), former.number, inventory)
+            wanted = work.prepare(target, former.number)
+            changes.show(changes.changes_to(work.current(), target, wanted.facts), former.number, as_json)
+            if not yes and not console.confirm(f"Put generation {former.number} of {former.at} back?"):
+                return EXIT_NO
+            wanted = judged(work, wanted)
+            work.timing.connecting = monotonic() - started
+            last = work.bring_up(wanted, work.journal.history.fallback(former.number))
+    serving(target.plan, last, monotonic() - started, work.timing, as_json)
+    if not as_json:
+        console.say(f"{file} may say otherwise: `clusterctl diff {file}` shows what `up` would change")
+    return EXIT_DONE
+
+
+def _former(known: History, number: int | None, records: dict[int, Generation]) -> Generation:
+    """The record of the generation that is meant; by default of the newest before this one that served."""
+    wanted = known.served_before if number is None else number
+    if wanted is None:
+        raise UnknownGenerationError("no generation before this one served: there is nothing to put back")
+    if wanted not in records:
+        kept = ", ".join(str(one) for one in records) or "none"
+        raise UnknownGenerationError(
+            f"generation {wanted} is not known on the nodes; those that are: {kept} (`clusterctl history`)"
+        )
+    return records[wanted]
+
+
+def _reachable(target: Target, number: int, inventory: Inventory) -> Target:
+    """The target, if the inventory says how to reach all its nodes. Raises UsageError."""
+    known = {node.name for node in inventory.nodes}
+    missing = [member.name for member in target.plan.members if member.name not in known]
+    if missing:
+        raise UsageError(
+            f"generation {number} ran on {', '.join(missing)} too, which the inventory has no more: "
+            "add it again, also as `spare: true`"
+        )
+    return target
