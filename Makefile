@@ -2,6 +2,7 @@
 # make clean-demo   take it down
 # make test         install what the tests need and run every layer that this machine can
 # make fast         the layers without sshd, Docker, Ray and vLLM: seconds
+# make faults       all faults of the campaign, of which make test injects some: an hour
 # make lint         ruff and mypy
 # make bench        how long clusterctl itself takes
 PYTHON ?= python3
@@ -10,13 +11,13 @@ BIN := $(VENV)/bin
 MODEL := $(HOME)/.cache/clusterctl/models/SmolLM2-135M-Instruct
 LOCAL := $(VENV)/.installed-local
 DEV := $(VENV)/.installed-dev
-FAST := tests/unit tests/recorded tests/flow tests/faults
-HOSTS := tests/lab tests/ssh
+FAST := tests/unit tests/recorded tests/flow tests/faults --ignore tests/faults/test_lab.py
+HOSTS := tests/lab tests/ssh tests/faults/test_lab.py
 # A module is one process's, because its tests share a lab; a host mostly waits, so there is room for two.
 SPREAD := --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo clean-demo test fast lint bench clean
+.PHONY: demo clean-demo test fast faults lint bench clean
 
 demo: $(LOCAL)
 	$(BIN)/clusterctl lab model -o $(MODEL)
@@ -34,6 +35,12 @@ test: $(DEV) lint
 
 fast: $(DEV)
 	$(BIN)/pytest $(SPREAD) -n auto $(FAST)
+
+faults: $(DEV)
+	sh scripts/install-debian-packages.sh
+	$(BIN)/clusterctl lab model
+	CLUSTERCTL_CAMPAIGN=1 $(BIN)/pytest -rxXs -n auto tests/faults --ignore tests/faults/test_lab.py
+	CLUSTERCTL_CAMPAIGN=1 $(BIN)/pytest -rxXs tests/faults/test_lab.py tests/ssh/test_lock_campaign.py
 
 lint: $(DEV)
 	$(BIN)/ruff format --check .

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 
 from cluster.errors import HookError
 
+STDERR = 2
 LONGEST = 600.0  # seconds: the lock is held meanwhile
 
 
@@ -31,7 +31,7 @@ def _failure(command: str, variables: Mapping[str, str]) -> str:
         done = subprocess.run(
             ("sh", "-c", command),
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),
+            stdout=STDERR,
             env={**os.environ, **variables},
             timeout=LONGEST,
         )

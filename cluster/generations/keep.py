@@ -70,6 +70,20 @@ def ended(cluster: str, nodes: Iterable[str], known: History, at: str) -> tuple[
     return tuple(outcome(cluster, nodes, Note(known.current, "stopped", at), known))
 
 
+def half_written(path: str) -> bool:
+    """Whether a file is what a killed command left of writing another."""
+    name = path.rpartition("/")[2]
+    return name.startswith(".") and name.endswith(".part")
+
+
+def tidy(cluster: str, kept: Mapping[str, records.Record]) -> Iterator[Run]:
+    """What killed commands left half written in what is kept, gone."""
+    for node, record in kept.items():
+        left = [f"{records.folder(cluster, node)}/{path}" for path in record if half_written(path)]
+        if left:
+            yield Run(node, ("rm", "-f", *left))
+
+
 def purge(cluster: str, nodes: Iterable[str]) -> tuple[Run, ...]:
     """All that was kept of a cluster, for `down --purge`, and the folders around it where nothing else is."""
     return tuple(Run(node, ("sh", "-c", _purge(cluster, node))) for node in nodes)
@@ -83,7 +97,11 @@ def _purge(cluster: str, node: str) -> str:
 def _superseded(known: History, note: Note) -> Iterator[Note]:
     """Where one serves or all ends, whatever else served, or was begun by a command that did not end."""
     for number, found in known.outcomes.items():
-        if note.state in ("serving", "stopped") and number != note.number and found.state in ("starting", "serving"):
+        if (
+            note.state in ("serving", "stopped")
+            and number != note.number
+            and found.state in ("starting", "serving")
+        ):
             yield Note(number, "superseded", note.at)
 
 

@@ -14,7 +14,7 @@ FOLDER = ".local/state/clusterctl"
 BEGIN = "=== clusterctl record "
 # What every command that changes something has to know. The audit and what a generation rendered are read
 # by those who ask for them.
-SMALL = ("lock", "roster.json", "current", "generations/*/outcome.json")
+SMALL = ("lock", "roster.json", "current", "generations/*/outcome.json", ".*.part", "generations/*/.*.part")
 
 Record = Mapping[str, str]  # {path below the node's folder: its text}
 

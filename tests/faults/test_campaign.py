@@ -6,12 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 from scenarios import SCENARIOS, Scenario, beginning_of, complaints, faults_of, new_world
 
 ALL = os.environ.get("CLUSTERCTL_CAMPAIGN") == "1"
-EVERY = int(os.environ.get("EVERY", 1 if ALL else 13))  # of all faults with all commands after them
+SAMPLE = 20  # of a scenario's faults, each with one command after it; always the same ones
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -23,14 +24,14 @@ def test_one_more_command_makes_it_whole(
     cases = [(fault, then) for fault in faults_of(scenario, world, beginning) for then in scenario.then]
     count: Counter[str] = Counter()
     lost = []
-    for fault, then in cases[::EVERY]:
-        broken = complaints(scenario, world, beginning, fault, then)
-        if broken is None:
+    for fault, then in cases if ALL else Random(scenario.name).sample(cases, SAMPLE):
+        wrong = complaints(scenario, world, beginning, fault, then)
+        if wrong is None:
             continue
         count["injected"] += 1
-        count["survived"] += not broken
-        if broken:
-            lost.append(f"{fault}; then {then}: {'; '.join(broken)}")
+        count["survived"] += not wrong
+        if wrong:
+            lost.append(f"{fault}; then {then}: {'; '.join(wrong)}")
     record_property("faults", (scenario.name, count["injected"], count["survived"]))
-    assert count["injected"] > 10
+    assert count["injected"] > SAMPLE // 2
     assert not lost, f"{len(lost)} of {count['injected']}:\n" + "\n".join(lost[:10])

@@ -24,6 +24,7 @@ from cluster.healing.roster import newest
 from cluster.inventory import Inventory, Node, load
 from cluster.inventory.spares import played
 from cluster.plan import Plan, make_plan
+from cluster.records import audit
 from cluster.steps import Argv, Result
 
 Answer = Callable[[Argv], Result | None]
@@ -119,8 +120,10 @@ class FakeNode:
         return {peer: good | self.fleet.links.get((self.name, peer), {}) for peer in peers}
 
     def _keep(self, argv: Argv) -> Result:
-        """What `rm` takes away of it, and the evidence: the logs of the containers that are there."""
+        """What `rm` takes away of it, the audit, and the evidence: the logs of the containers that are there."""
         state = f"{records.folder('demo', self.name)}/"
+        if audit.FILE in argv[2]:
+            self.kept[audit.FILE] = f"{self.kept.get(audit.FILE, '')}{argv[-1]}\n"
         if argv[0] == "rm":
             gone = tuple(f"{path.removeprefix(state)}/" for path in argv[2:])
             self.kept = {path: text for path, text in self.kept.items() if not f"{path}/".startswith(gone)}

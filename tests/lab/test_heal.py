@@ -1,8 +1,9 @@
-"""Healing on real hosts with real Ray and vLLM: a node that is gone, that comes back, that was killed."""
+"""Healing on real hosts with real Ray and vLLM: a worker that is gone and comes back, a head that is gone."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def running(target: Host) -> list[str]:
     return docker(target, "ps", "--format", "{{.Names}}").split()
 
 
-def test_a_node_that_is_gone_is_replaced_and_all_ranks_restart_together(tmp_path: Path) -> None:
+def test_nodes_that_are_gone_are_replaced_and_all_ranks_restart_together(tmp_path: Path) -> None:
     with running_lab("h", nodes=3) as lab:
         file = write_inventory(lab, tmp_path / "lab.yaml", the_third_is_a_spare)
         bring_up(file)
@@ -43,7 +44,8 @@ def test_a_node_that_is_gone_is_replaced_and_all_ranks_restart_together(tmp_path
 
         the_worker_vanishes(lab, file)
         it_comes_back_and_has_no_part(lab, file)
-        the_spare_is_killed(lab, file)
+        it_is_mended_and_stands_by(lab, file)
+        the_head_vanishes(lab, file)
 
         assert clusterctl("down", "--yes", file).returncode == 0
         assert [docker(one, "ps", "--all", "--quiet") for one in lab.hosts] == ["", "", ""]
@@ -79,16 +81,33 @@ def it_comes_back_and_has_no_part(lab: Lab, file: Path) -> None:
     assert [event["event"] for event in heal(file)] == ["nothing_to_do"]
 
 
-def the_spare_is_killed(lab: Lab, file: Path) -> None:
-    """Nobody is left to replace it, and nobody has to: it is started again, with all other ranks."""
-    head, _, spare = lab.hosts
-    docker(spare, "kill", "--signal", "KILL", f"clusterctl-{lab.name}-ray")
-    before = docker(head, "ps", "--quiet").split()
+def it_is_mended_and_stands_by(lab: Lab, file: Path) -> None:
+    """Nothing is restarted for it: the one that took its place keeps it."""
+    worker = lab.hosts[1]
+    before = docker(lab.hosts[0], "ps", "--quiet")
+    assert clusterctl("quarantine", file, "--release", worker.name).returncode == 0
+    assert [event["event"] for event in bring_up(file)] == ["nothing_to_do"]
+    assert docker(lab.hosts[0], "ps", "--quiet") == before
+    spares = status(file)[1]["spares"]
+    assert {one["name"]: one["state"] for one in spares} == {
+        worker.name: "standing by",
+        lab.hosts[2].name: "in use",
+    }
+
+
+def the_head_vanishes(lab: Lab, file: Path) -> None:
+    """The mended node takes its place, and its part: the model answers at another address."""
+    head, mended, spare = lab.hosts
+    faults.inject(lab, head.name, "link-down")
     events = heal(file)
-    print(f"restarted and serving again after {events[-1]['seconds']} s of heal")
-    (cause,) = [event for event in events if event["event"] == "cause"]
-    assert cause["node"] == spare.name
-    assert cause["why"][0] == f"{spare.name}: the ray container exited with code 137"
-    assert events[-1]["replaced"] == {}
-    assert not set(before) & set(docker(head, "ps", "--quiet").split())
-    assert "Paris" in ask(lab)
+    print(f"the head replaced and serving again after {events[-1]['seconds']} s of heal")
+    assert events[-1]["replaced"] == {head.name: mended.name}
+    assert events[-1]["url"] == f"http://{mended.address}:8000"
+    assert "Paris" in ask(replace(lab, hosts=(mended, spare, head)))
+    code, found = status(file)
+    assert code == 0
+    assert [(node["name"], node["role"]) for node in found["nodes"]] == [
+        (mended.name, "head"),
+        (spare.name, "worker"),
+    ]
+    faults.clear(lab, head.name)

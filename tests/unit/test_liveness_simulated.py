@@ -54,6 +54,7 @@ class Server:
     prompt_tokens: int = 0
     tokens: int = 0
     answered: bool = False
+    counters: Counters = field(default_factory=Counters)
 
     @property
     def wedged(self) -> bool:
@@ -72,6 +73,7 @@ class Server:
             steps -= self._work(steps)
         if not self.running and not self.queue:
             self.rest = 0.0
+        self.counters = self._count()
 
     def _work(self, most: int) -> int:
         """Some steps of which each is as the one before; how many."""
@@ -101,8 +103,8 @@ class Server:
         self.queue = [r for r in self.queue if r.name != PROBE]
         self.running = [r for r in self.running if r.name != PROBE]
 
-    @property
-    def counters(self) -> Counters:
+    def _count(self) -> Counters:
+        """What the engine reports; one that stands still reports nothing else."""
         held = sum(r.done for r in self.running) / 10_000
         marks = {
             "prompt": float(self.prompt_tokens),
