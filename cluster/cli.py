@@ -27,7 +27,7 @@ EXIT_CODES = """\b
 Exit codes:
   0    done; status: serving
   1    the answer is no: not serving, it does not fit, a command failed, a failure was found
-  2    usage
+  2    usage; diff: something differs
   3    the inventory is wrong: nothing was contacted
   4    a node could not be reached: nothing was changed
   5    every node answered, one cannot do the job: nothing was changed

@@ -92,7 +92,7 @@ class Journal:
 
     def __init__(self, op: Operation, cluster: str) -> None:
         self._op, self.cluster = op, cluster
-        self._records = {node: dict(record) for node, record in op.records.items()}
+        self._records = {node: dict(op.records.get(node, {})) for node in op.connections}
 
     @property
     def history(self) -> History:
@@ -105,6 +105,8 @@ class Journal:
         heard = [known.by_node.get(node, {}).get(number) for node in self._nodes]
         told = {self._records.get(node, {}).get("current", "").strip() for node in self._nodes}
         last = known.outcomes.get(number)
+        if any(keep.half_written(path) for record in self._records.values() for path in record):
+            return False
         agreed = last is not None and all(o is not None and o.serial == last.serial for o in heard)
         return (
             agreed
@@ -162,7 +164,12 @@ class Journal:
 
     def _write(self, steps: Iterable[Put | Run]) -> None:
         written = tuple(steps)
-        self._apply("Keep the record", written)
+        if not written:
+            return
+        self._apply("Keep the record", (*keep.tidy(self.cluster, self._records), *written))
+        for record in self._records.values():
+            for path in [path for path in record if keep.half_written(path)]:
+                del record[path]
         for step in written:
             if isinstance(step, Put):
                 path = step.path.partition(f"/{self.cluster}/{step.node}/")[2]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
 # They take minutes each. Begun first, what is short fills the time of the other processes (`pytest -n`).
-LONGEST = ("test_serving.py", "test_failures.py", "test_drill.py", "test_heal.py", "test_watch.py", "test_lab.py")
+LONGEST = {f"test_{name}.py" for name in ("serving", "failures", "drill", "heal", "watch", "rollback", "lab")}
 
 # How long an example takes says something about the machine and its load alone.
 settings.register_profile(

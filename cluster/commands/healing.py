@@ -23,7 +23,7 @@ from cluster.healing.policy import quarantine
 from cluster.healing.roster import Roster
 from cluster.inventory import Inventory, Node
 from cluster.inventory.secrets import read_secrets
-from cluster.inventory.spares import NoSpareError, played, replacement
+from cluster.inventory.spares import NoSpareError, played
 from cluster.journal import Journal, Target, operator, target_of
 from cluster.operation import Operation
 from cluster.plan import Plan, make_plan
@@ -149,9 +149,16 @@ class Healing:
     def target(self) -> Target:
         """What is to serve. Raises NoSpareError."""
         found = self.found.target
-        target = Target(found.inventory, (*found.quarantined, *self.falling), found.secrets)
+        target = Target(found.inventory, self._out(tuple(self.falling)), found.secrets)
         target.played  # noqa: B018  whether there are spares enough
         return target
+
+    def _out(self, falling: tuple[str, ...]) -> tuple[str, ...]:
+        """As Roster.out, with these fallen out too; some may be out already, and nobody replaces them."""
+        changed = self.found.roster
+        for name in falling:
+            changed = changed.with_quarantined(name, "", "", "")
+        return changed.out
 
     @property
     def replaced(self) -> dict[str, str]:
@@ -160,9 +167,8 @@ class Healing:
         return {old.name: new.name for old, new in places if old.name != new.name}
 
     def _can_replace(self, node: str, before: tuple[str, ...]) -> bool:
-        found = self.found.target
         try:
-            replacement(found.inventory, (*found.quarantined, *before), node)
+            played(self.found.target.inventory, self._out((*before, node)))
         except NoSpareError:
             return False
         return True

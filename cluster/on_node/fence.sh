@@ -169,12 +169,12 @@ has_members() {
     return 1
 }
 
-# proc_pid_stat(5), fields 3, 5 and 22; counted behind the name, in which there may be spaces.
+# proc_pid_stat(5), fields 3, 5, 6 and 22; counted behind the name, in which there may be spaces.
 read_process() {
     read -r line 2>/dev/null <"/proc/$1/stat" || return 1
     # shellcheck disable=SC2086  # its fields are words
     set -- ${line##*) }
-    status=$1 pgrp=$3
+    status=$1 pgrp=$3 session=$4
     shift 19
     start=$1
 }
@@ -206,12 +206,13 @@ enter() {
     [ -z "$why" ] || complain "refused: $why"
 }
 
-# The group is noted, for whoever takes the lock. Its leader is this shell, or the login shell around it.
+# The group is noted, for whoever takes the lock. sshd gives every command a session of its own, and so a group;
+# its leader may be a login shell around this one.
 guard() {
     read_process $$
     group=$pgrp
-    [ "$group" = $$ ] || [ "$group" = "$PPID" ] || complain 'refused: its process group is not its own'
-    read_process "$group"
+    [ "$group" = "$session" ] || complain 'refused: its process group is not its own'
+    read_process "$group" || start=gone
     echo "$group $start $boot_now" >"$inflight/$$" || complain "cannot write $inflight"
     umask "$theirs"
     env "$@" 8>&-

@@ -172,6 +172,22 @@ def test_without_a_spare_it_says_so_and_touches_nothing(spared: FakeFleet, clust
     assert "roster.json" not in spared.nodes["gpu-01"].kept
 
 
+def test_who_is_out_already_and_replaced_by_none_is_not_taken_back(
+    spared: FakeFleet, clusterctl: Clusterctl
+) -> None:
+    assert clusterctl("quarantine", "gpu-02", "--reason", "fan is loud").code == 0
+    spared.write(GOOD)
+    _no_answer(spared)
+    spared.nodes["gpu-02"].unreachable = "no answer within 10 s"
+    outcome = clusterctl("heal")
+    assert outcome.code != 0
+    assert roster(spared)["out"] == ["gpu-02"]
+    spared.write(GOOD + SPARE)
+    assert clusterctl("heal").code == 0
+    assert roster(spared)["out"] == ["gpu-02"]
+    assert roster(spared)["quarantined"]["gpu-02"]["reason"] == "fan is loud"
+
+
 def test_a_spare_that_cannot_do_the_job_is_passed_over(spared: FakeFleet, clusterctl: Clusterctl) -> None:
     spared.write(GOOD + SPARE + SPARE.replace("gpu-03", "gpu-04").replace(".13", ".14"))
     assert clusterctl("up").code == 0  # gpu-04 takes part in the lock from now on

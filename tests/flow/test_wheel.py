@@ -52,7 +52,7 @@ def clusterctl(installed: Path, *words: str) -> str:
 def test_templates_and_programs_are_in_the_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     templates = {f"cluster/templates/{path.name}" for path in (ROOT / "templates").iterdir()}
-    programs = {f"cluster/on_node/{path.name}" for path in (ROOT / "cluster/on_node").glob("*.py")}
+    programs = {f"cluster/on_node/{path.name}" for path in (ROOT / "cluster/on_node").glob("*.*")}
     assert templates | programs <= names
     assert not [name for name in names if name.startswith(("tests/", "templates/"))]
 

@@ -1,19 +1,21 @@
 """A thousand simulated servers under the watcher's judgement: how often it is wrong, and how long it takes.
 
-The simulated engine works in steps, as vLLM's does: a step takes a chunk of a prompt or makes a token for
-each request that runs; counters move as vLLM's (see cluster/liveness/__init__.py). Around it everything is
-unkind: bursts that queue for longer than a question waits, prompts of many chunks, steps of more than a third
-of `wedged_after`, pauses of more than half of it, restarts, looks that fail, lines that break, a watcher that
-is itself stopped for an hour. In half of the runs the engine, or the whole server, stands still from a random
-moment on.
+The simulated engine works in steps, as vLLM's does: a step takes a chunk of one prompt and makes a token for
+each request that is past its own; counters move as vLLM's (see cluster/liveness/__init__.py). Around it
+everything is unkind: bursts that queue for longer than a question waits, prompts of many chunks, steps of
+more than a third of `wedged_after`, pauses of more than half of it, restarts, looks that fail, lines that
+break, a watcher that is itself stopped for an hour. In half of the runs the engine, or the whole server,
+stands still from a random moment on.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
+
+import pytest
 
 from cluster.liveness import Completion, Counters, History, Observation, Settings, ask_due, judge
 
@@ -79,9 +81,12 @@ class Server:
         """Some steps of which each is as the one before; how many."""
         while self.queue and len(self.running) < MAX_RUNNING:
             self.running.append(self.queue.pop(0))
-        steps = min(most, *(r.chunks or r.tokens for r in self.running))
-        for request in self.running:
-            if request.chunks:
+        # A chunk takes all that a step may take beside the tokens of others: one prompt after the other.
+        prompt = next((r for r in self.running if r.chunks), None)
+        scheduled = [r for r in self.running if r is prompt or not r.chunks]
+        steps = min(most, *(r.chunks or r.tokens for r in scheduled))
+        for request in scheduled:
+            if request is prompt:
                 request.chunks -= steps
                 request.done += steps
                 self.prompt_tokens += 2048 if not request.chunks else 0
@@ -269,3 +274,36 @@ def test_a_thousand_runs() -> None:
     assert all(len(seconds) > 20 for seconds in took.values())
     assert took["with requests"][-1] <= SETTINGS.wedged_after + 6 * SETTINGS.interval
     assert took["idle"][-1] <= 2 * SETTINGS.wedged_after + 6 * SETTINGS.interval
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "judged_by"),
+    [
+        ("cluster.liveness.history.History.waits", lambda history: history.still),
+        (
+            "cluster.liveness.history.History.waits",
+            lambda history: 0.0 if history.unanswered is None else history.watched - history.unanswered,
+        ),
+    ],
+    ids=["counters-alone", "completions-alone"],
+)
+def test_the_runs_are_hard(
+    monkeypatch: pytest.MonkeyPatch, spoilt: str, judged_by: Callable[[History], float]
+) -> None:
+    """Who judges by one of the two alone raises many false alarms in the same runs."""
+    monkeypatch.setattr(spoilt, property(judged_by))
+    alarms = sum(bool(simulate(seed).false_alarms) for seed in range(40))
+    print(f"\nin {alarms} of 40 runs")
+    assert alarms >= 10
+
+
+def test_without_the_fill_of_the_kv_cache_long_prompts_look_wedged(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Server._count
+
+    def without(self: Server) -> Counters:
+        found = counted(self)
+        marks = {name: value for name, value in found.marks.items() if name != "kv"}
+        return Counters(found.running, found.waiting, False, marks)
+
+    monkeypatch.setattr(Server, "_count", without)
+    assert any(simulate(seed).false_alarms for seed in range(100))
