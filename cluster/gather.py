@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 
 from cluster.connection import Connection
 from cluster.errors import ConnectError, ConnectionLost
-from cluster.facts import Fact, Facts, facts_of, read_facts, script_of, with_clock_offset
+from cluster.facts import Fact, Facts, facts_of, is_whole, read_facts, script_of, with_clock_offset
 from cluster.parallel import on_all
 from cluster.plan import Member, Plan
 
+ATTEMPTS = 2
 TIMEOUT = 300.0  # each fact has a limit of its own, see facts.script_of
 
 
@@ -41,6 +42,12 @@ def gather(plan: Plan, connections: Mapping[str, Connection], which: FactsOf = f
 
 
 def _ask(facts: tuple[Fact, ...], connection: Connection, timeout: float) -> Facts:
-    asked = time.time()
-    result = connection.run(("sh", "-s"), stdin=script_of(facts), timeout=timeout)
-    return with_clock_offset(read_facts(facts, result.stdout), asked, time.time())
+    """Raises ConnectionLost where the answer is cut off each time: a node that could not say what it has must
+    not pass for one that has nothing.
+    """
+    for _ in range(ATTEMPTS):
+        asked = time.time()
+        result = connection.run(("sh", "-s"), stdin=script_of(facts), timeout=timeout)
+        if is_whole(facts, result.stdout):
+            return with_clock_offset(read_facts(facts, result.stdout), asked, time.time())
+    raise ConnectionLost(f"its answer was cut off: {result.reason}")

@@ -138,7 +138,8 @@ class Journal:
 
     def ended(self) -> None:
         """Note that nothing should run any more."""
-        self._write(keep.ended(self.cluster, self._nodes, self.history, now()))
+        unaware = [node for node in self._nodes if "current" in self._records.get(node, {})]
+        self._write(keep.ended(self.cluster, self._nodes, self.history, now(), unaware))
 
     def keep_evidence(self, number: int, plan: Plan, nodes: Iterable[str] = ()) -> str:
         """Have all members, or these, keep what they know of a failure; why some could not, or nothing.

@@ -148,7 +148,7 @@ def _watch(stage: _Stage, broken: Break, broke: float) -> _Seen:
         if not found.serves and seen.noticed is None and now >= broke:
             stage.say(f"noticed after {now - broke:.1f} s: {found.state}: {found.why}")
             seen = _Seen(now - broke, found)
-            end = now + stage.inventory.serve.ready_timeout
+            end = now + broken.seconds + stage.inventory.serve.ready_timeout
         if seen.noticed is not None and heal_due(stage.watcher.history, found):
             seen = replace(seen, unhealed=_heal(stage, found))
         stage.never.wait(settings.interval)

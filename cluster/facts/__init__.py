@@ -154,6 +154,11 @@ def _section(fact: Fact) -> str:
     )
 
 
+def is_whole(facts: tuple[Fact, ...], output: str) -> bool:
+    """Whether a script's output goes up to its last section."""
+    return facts[-1].name in dict(_sections(output))
+
+
 def read_facts(facts: tuple[Fact, ...], output: str) -> Facts:
     """The facts in a script's output; a section that is cut off is absent."""
     sections = dict(_sections(output))

@@ -36,7 +36,8 @@ def begin(
     cluster: str, nodes: Iterable[str], generation: Generation, plan: Plan, known: History
 ) -> Iterator[Put | Run]:
     """Its record, what each node gets, that it is starting and should run; what is too old goes."""
-    old = [n for n in sorted(known.outcomes)[: -KEPT + 1 or None] if n != known.current]
+    needed = (known.current, known.fallback(generation.number))
+    old = [n for n in sorted(known.outcomes)[: -KEPT + 1] if n not in needed]
     rendered = {member.name: _rendered(plan, member.name) for member in plan.members}
     outcome = Outcome("starting", generation.at, known.serial + 1, digest=generation.digest)
     for node in nodes:
@@ -63,11 +64,17 @@ def outcome(cluster: str, nodes: Iterable[str], note: Note, known: History) -> I
             yield Run(node, ("rm", "-f", f"{records.folder(cluster, node)}/current"))
 
 
-def ended(cluster: str, nodes: Iterable[str], known: History, at: str) -> tuple[Put | Run, ...]:
-    """After `down`: nothing should run any more."""
-    if known.current is None:
-        return ()
-    return tuple(outcome(cluster, nodes, Note(known.current, "stopped", at), known))
+def ended(
+    cluster: str, nodes: Iterable[str], known: History, at: str, unaware: Iterable[str] = ()
+) -> tuple[Put | Run, ...]:
+    """After `down`: nothing should run any more.
+
+    `unaware` are nodes that still name a current generation; a `down` that was killed may have left some.
+    """
+    if known.current is not None:
+        return tuple(outcome(cluster, nodes, Note(known.current, "stopped", at), known))
+    last = max(known.outcomes, key=lambda number: known.outcomes[number].serial, default=None)
+    return () if last is None else tuple(outcome(cluster, unaware, Note(last, "stopped", at), known))
 
 
 def half_written(path: str) -> bool:

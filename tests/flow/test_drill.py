@@ -10,7 +10,8 @@ import pytest
 from fakes import FakeFleet, Outcome
 from samples import GOOD
 
-from cluster.errors import PhaseError
+from cluster.drilling.breaking import CUT
+from cluster.errors import ConnectionLost, PhaseError
 from cluster.plan import Plan
 from cluster.steps import Argv, Result
 
@@ -20,6 +21,7 @@ QUICK = (
 )
 METRICS = "vllm:generation_tokens_total 7.0\nvllm:num_requests_running 0.0\n"
 SCRAPE = Result(0, json.dumps({"health": 200, "metrics": METRICS, "reason": ""}) + "\n", "")
+DEAD = Result(0, '{"health": 503, "metrics": null, "reason": "EngineDeadError"}\n', "")
 ANSWER = Result(0, '{"status": 200, "seconds": 0.1, "reason": ""}\n', "")
 
 
@@ -101,6 +103,45 @@ def test_what_cannot_be_healed_is_said(
     assert not drill["serves"]
     assert "no spare can take its place" in drill["healing"]
     assert not all_run(serving)
+
+
+def test_what_cannot_be_healed_yet_is_healed_once_the_link_is_back(
+    serving: FakeFleet, clusterctl: Clusterctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the worker there is no spare, and no majority for the lock; the engine has died meanwhile."""
+    head, worker, scrape = serving.nodes["gpu-01"], serving.nodes["gpu-02"], serving.facts["gpu-01"]
+    run, said = worker.run, list[str]()
+
+    def lost(*_: object, **__: object) -> Result:
+        raise ConnectionLost("no route to host")
+
+    def armed(argv: Argv) -> Result | None:
+        return Result(0, "", "") if argv[:3] == ("sh", "-c", CUT) else None
+
+    def started(argv: Argv) -> Result | None:
+        if argv[2:] == ("serve",):
+            scrape["scrape"] = SCRAPE
+        return ANSWER if "--ask" in argv else None
+
+    def say(text: str) -> None:
+        said.append(text)
+        if text.startswith("broken: "):  # the lock was given back in the seconds before
+            scrape["scrape"], worker.unreachable = DEAD, "no route to host"
+            monkeypatch.setattr(worker, "run", lost)
+        elif text.startswith("not healed yet"):
+            worker.unreachable = ""
+            monkeypatch.setattr(worker, "run", run)
+
+    worker.special, head.special = armed, started
+    monkeypatch.setattr("cluster.drilling.breaking.LEAD", 0.0)
+    monkeypatch.setattr("cluster.console.say", say)
+    monkeypatch.setattr(
+        "cluster.commands.drill.from_here", lambda *_: lambda: "" if scrape["scrape"] == SCRAPE else "500"
+    )
+    assert clusterctl("drill", "--kill", "link", "--for", "10", "--yes").code == 0, said
+    assert sum(text.startswith("not healed yet: ") for text in said) == 1
+    assert next(text for text in said if text.startswith("noticed after")).endswith("/health answers 503")
+    assert any(text.startswith("served again after") for text in said)
 
 
 def touched(fleet: FakeFleet) -> list[str]:

@@ -11,12 +11,13 @@ import pytest
 
 from cluster.lab import host
 from cluster.lab.spec import Host, Lab
-from tests.lab.test_serving import ask, bring_up
+from tests.lab.test_serving import ask
 from tests.reallab import clusterctl, docker, reason_to_skip, running_lab, write_inventory
 
 SKIP = reason_to_skip(engine=True, serves=True)
 pytestmark = pytest.mark.skipif(bool(SKIP), reason=SKIP or "never")
 
+LONGEST = 600.0  # seconds of an `up`; some 60 where the machine has nothing else to do
 RAY = "{{.Id}} {{.State.StartedAt}}"
 
 
@@ -53,14 +54,14 @@ def diff(file: Path) -> tuple[int, dict[str, Any]]:
 def test_a_change_restarts_vllm_alone_and_a_broken_flag_is_rolled_back(tmp_path: Path) -> None:
     with running_lab("g", nodes=2) as lab:
         good = write_inventory(lab, tmp_path / "good.yaml")
-        bring_up(good)
+        bring_up(good, 1)
         assert (diff(good)[0], history(good)) == (0, {1: "serving"})
         started = rays(lab)
 
         longer = write_inventory(lab, tmp_path / "longer.yaml", with_flag("max_model_len", 768))
         code, found = diff(longer)
         assert (code, found["restarts"], found["drift"]) == (2, ["vLLM"], [])
-        events = changed(longer)
+        events = bring_up(longer, 2)
         (said,) = (event for event in events if event["event"] == "difference")
         assert said["changes"] == [{"key": "serve.args.max_model_len", "before": 1024, "after": 768}]
         assert rays(lab) == started
@@ -72,18 +73,18 @@ def test_a_change_restarts_vllm_alone_and_a_broken_flag_is_rolled_back(tmp_path:
         assert clusterctl("down", "--yes", longer).returncode == 0
 
 
-def changed(file: Path) -> list[dict[str, Any]]:
-    """An `up` that makes generation 2; where it is rolled back, what that said is told."""
-    done = clusterctl("up", file, "--json")
+def bring_up(file: Path, generation: int) -> list[dict[str, Any]]:
+    """`up`, which has to end well; where it does not, what was kept of it is told."""
+    done = clusterctl("up", file, "--json", timeout=LONGEST)
     if done.returncode != 0:
-        print(clusterctl("logs", "--generation", "2", file).stdout[-20000:])
+        print(clusterctl("logs", "--generation", str(generation), file).stdout[-20000:])
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def a_broken_flag_is_rolled_back(lab: Lab, folder: Path, good: Path) -> None:
     broken = write_inventory(lab, folder / "broken.yaml", with_flag("no_such_flag", 1))
-    done = clusterctl("up", broken, "--json")
+    done = clusterctl("up", broken, "--json", timeout=LONGEST)
     assert done.returncode == 7
     assert "Generation 2 was put back and answers; no generation answered for" in done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]

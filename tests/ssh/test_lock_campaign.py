@@ -6,6 +6,7 @@ CLUSTERCTL_CAMPAIGN=1 plays 200 schedules; without it a few.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reallab import reason_to_skip, running_lab, write_inventory
+from reallab import clusterctl, reason_to_skip, running_lab, write_inventory
 
 from cluster.lab import host
 from cluster.lab.spec import Lab
@@ -34,14 +35,15 @@ PATIENCE = 12.0  # seconds for which a controller tries to get the lock
 DRIVER = Path(__file__).parents[1] / "lockdriver.py"
 MOMENTS = ("held", "Remove", "Start the head", "Start the workers", "Wait")
 # An engine's client that takes its time. It says that something starts before it does and that it stopped
-# after it did, so that what a kill leaves between the two counts as running.
+# after it did, so that what a kill leaves between the two counts as running. It does not go on while there is a
+# file that says so.
 ENGINE = """\
 #!/bin/sh
 set -eu
 log() { read -r now _ </proc/uptime; echo "$now $*" >>engine.log; }
 case $1 in
   ps) cat running 2>/dev/null || true ;;
-  rm) sleep 0.05; rm -f running; log stop "$2" "$3" "$4" ;;
+  rm) sleep 0.05; while [ -e "hold-$3" ]; do sleep 0.05; done; rm -f running; log stop "$2" "$3" "$4" ;;
   run) sleep 0.1; log start "$2" "$3" "$4"; echo "$2 $3" >running ;;
 esac
 """
@@ -224,33 +226,49 @@ def test_never_two_heads_and_never_two_generations(
     record_property("met", [(fate.what, code) for fate, code in zip(destined, codes, strict=True)])
 
 
+def stopped_while_removing(lab: Lab, inventory: Path, name: str, *more: str) -> Controller:
+    """One that sleeps while its first command goes on, on a node."""
+    host.run(lab.hosts[0], "sh", "-c", f"touch ~/hold-{name}")
+    controller = Controller(lab.hosts[0].name, name)
+    controller.start(inventory, *more)
+    assert controller.until("Remove"), controller.said
+    controller.signal(signal.SIGSTOP)
+    return controller
+
+
+def wake(lab: Lab, controller: Controller) -> int:
+    """It goes on; its exit code."""
+    host.run(lab.hosts[0], "sh", "-c", f"rm ~/hold-{controller.generation}")
+    controller.signal(signal.SIGCONT)
+    return controller.end()
+
+
 def overtaken(lab: Lab, inventory: Path, name: str, *more: str) -> tuple[Controller, Controller]:
-    """One that sleeps past its expiry, before it starts a head, and wakes when another has its own."""
-    sleeper = Controller(lab.hosts[0].name, f"{name}-sleeper")
-    sleeper.start(inventory, *more)
-    assert sleeper.until("Remove")
-    sleeper.signal(signal.SIGSTOP)
+    """One that sleeps past its expiry, before it starts a head, until another has its own."""
+    sleeper = stopped_while_removing(lab, inventory, f"{name}-sleeper", *more)
     other = Controller(lab.hosts[1].name, f"{name}-other")
     other.start(inventory)
     assert other.end() == 0, other.said
-    sleeper.signal(signal.SIGCONT)
     return sleeper, other
 
 
 def test_a_holder_that_slept_past_its_expiry_can_start_nothing(lab: Lab, inventory: Path) -> None:
     sleeper, other = overtaken(lab, inventory, "s")
-    assert sleeper.end() == 7, sleeper.said
+    assert wake(lab, sleeper) == 7, sleeper.said
     assert "LockLostError up: the lock is lost: " in sleeper.said[-1 - len(LOST_REMEDY.splitlines()[1:])]
     assert_one_at_a_time(history(lab))
     assert {done.generation for done in history(lab) if done.verb == "start"} == {other.generation}
 
 
-def test_a_dead_holder_on_this_machine_keeps_nobody_waiting(
-    lab: Lab, inventory: Path, tmp_path: Path
-) -> None:
-    long = tmp_path / "long.yaml"
-    long.write_text(inventory.read_text().replace(f"expires_after: {TTL}", "expires_after: 300.0"))
-    assert "300" in long.read_text()
+def with_expiry(inventory: Path, seconds: float) -> Path:
+    changed = inventory.with_name(f"expires-after-{seconds:g}.yaml")
+    changed.write_text(inventory.read_text().replace(f"expires_after: {TTL}", f"expires_after: {seconds}"))
+    assert str(seconds) in changed.read_text()
+    return changed
+
+
+def test_a_dead_holder_on_this_machine_keeps_nobody_waiting(lab: Lab, inventory: Path) -> None:
+    long = with_expiry(inventory, 300)
     killed = Controller(lab.hosts[0].name, "k-killed")
     other = Controller(lab.hosts[1].name, "k-other", patience=0)
     killed.start(long)
@@ -262,8 +280,21 @@ def test_a_dead_holder_on_this_machine_keeps_nobody_waiting(
     assert_one_at_a_time(history(lab))
 
 
+def test_a_person_takes_it_away(lab: Lab, inventory: Path) -> None:
+    long = with_expiry(inventory, 300)
+    holder = stopped_while_removing(lab, long, "r-holder")
+    held = [json.loads(line) for line in clusterctl("lock", "status", long, "--json").stdout.splitlines()]
+    assert [one["lock"] for one in held] == ["held"] * 3
+    assert holder.process and {one["pid"] for one in held} == {str(holder.process.pid)}
+    refused = clusterctl("down", "--yes", long)
+    assert refused.returncode == 6 and f"up (process {held[0]['pid']})" in refused.stderr
+    assert clusterctl("lock", "release", "--yes", long).returncode == 0
+    assert wake(lab, holder) == 7, holder.said
+    assert not [done for done in history(lab) if done.verb == "start"]
+
+
 def test_without_the_fence_two_heads_would_be_seen(lab: Lab, inventory: Path) -> None:
     sleeper, _ = overtaken(lab, inventory, "u", "unfenced")
-    sleeper.end()
+    wake(lab, sleeper)
     with pytest.raises(AssertionError):
         assert_one_at_a_time(history(lab))

@@ -341,6 +341,15 @@ def test_old_ones_go_but_not_the_one_that_runs(one: Kept) -> None:
     assert "generations/2/record.json" not in kept["gpu-01"]
 
 
+def test_what_would_be_put_back_is_never_too_old(one: Kept) -> None:
+    kept = one
+    for number in range(2, keep.KEPT + 4):  # each failed, and was left so
+        kept = write(kept, begin(kept, number, str(number)))
+        kept = write(kept, note(kept, number, "failed"))
+    assert history(kept).fallback(99) == 1
+    assert "generations/1/record.json" in kept["gpu-02"]
+
+
 def test_only_members_get_what_is_rendered_and_everything_is_for_the_owner_alone() -> None:
     generation = Generation(1, "a", GOOD, AT, "ops@laptop", "0.5.0")
     steps = list(keep.begin("demo", (*NODES, "gpu-03"), generation, plan(), History()))
