@@ -47,6 +47,7 @@ def quarantine(
     """List nodes that are not used, and why; with NODE --reason TEXT put one in."""
     from cluster.commands import quarantine as commands
 
+    reason = " ".join(reason.split()) if reason else reason
     if release and (node or reason):
         raise click.UsageError("--release stands alone: one node at a time goes in or comes out")
     if bool(node) != bool(reason):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
 
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 PROBLEM_STYLES = {"error": "bold red", "warning": "yellow", "ignored": "dim"}
 
 
@@ -48,13 +50,18 @@ def emit(content: Mapping[str, Any]) -> None:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Mapping[str, str] | None = None
 ) -> None:
-    """A table: aligned and coloured on a terminal, plain columns in a pipe. `styles` colours whole words."""
+    """A table: aligned and coloured on a terminal, plain columns in a pipe. `styles` colours whole words.
+
+    Where a terminal is too narrow cells are folded, but a moment (`2026-11-21T05:24:26Z`) never is.
+    """
     from rich.table import Table
     from rich.text import Text
 
+    rows = [tuple(row) for row in rows]
+    moments = {at for row in rows for at, cell in enumerate(row) if MOMENT.fullmatch(cell)}
     drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
+    for at, column in enumerate(columns):
+        drawn.add_column(column, overflow="fold", no_wrap=at in moments)
     for row in rows:
         drawn.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
     rich_console(wide=not sys.stdout.isatty()).print(drawn)

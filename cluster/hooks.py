@@ -37,4 +37,6 @@ def _failure(command: str, variables: Mapping[str, str]) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"had not ended after {LONGEST:g} s and was killed"
+    if done.returncode < 0:
+        return f"was killed by signal {-done.returncode}"
     return f"exited {done.returncode}" if done.returncode else ""

@@ -137,9 +137,11 @@ class Journal:
         self._note(keep.Note(number, "serving", now(), baselines=found))
 
     def ended(self) -> None:
-        """Note that nothing should run any more."""
+        """Note that nothing should run any more; what is noted already is not written again."""
         unaware = [node for node in self._nodes if "current" in self._records.get(node, {})]
         self._write(keep.ended(self.cluster, self._nodes, self.history, now(), unaware))
+        for record in self._records.values():
+            record.pop("current", None)
 
     def keep_evidence(self, number: int, plan: Plan, nodes: Iterable[str] = ()) -> str:
         """Have all members, or these, keep what they know of a failure; why some could not, or nothing.

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from cluster import console, hooks, records
 from cluster.apply import OnEvent, apply
 from cluster.connection import Connection
-from cluster.errors import EXIT_BUG, EXIT_DONE, ClusterctlError, ConnectionLost, Interrupted
+from cluster.errors import EXIT_BUG, EXIT_DONE, ClusterctlError, ConnectError, ConnectionLost, Interrupted
 from cluster.fleet import Fleet
 from cluster.holder import this_holder
 from cluster.holding import Held, holding
@@ -36,6 +36,7 @@ class Operation:
     audited: bool
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     began: bool = False
+    result: str = "done"  # what the audit says of it, if it ends well
 
     @property
     def connections(self) -> Mapping[str, Connection]:
@@ -111,13 +112,17 @@ def operation(
 ) -> Iterator[Operation]:
     """`with operation("up", inventory, lines) as op:`, and whatever changes something by `op.apply`.
 
-    With `majority` the lock has to be held on most of the inventory's nodes. Raises LockHeldError.
+    With `majority` the lock has to be held on most of the inventory's nodes. Raises LockHeldError, and
+    ConnectError where they are too few or one of them does not say what it keeps.
     """
     exit_code = EXIT_BUG
     op = None
     try:
         with holding(command, inventory, lines.connections, lines.unreachable, majority) as held:
-            op = Operation(command, inventory, lines, held, read_records(inventory, lines), audited)
+            kept = read_records(inventory, lines)
+            if majority:
+                _require_records(held, kept, len(inventory.nodes))
+            op = Operation(command, inventory, lines, held, kept, audited)
             try:
                 yield op
             except BaseException as error:
@@ -125,7 +130,7 @@ def operation(
                 op.ended(exit_code, result)
                 raise
             exit_code = EXIT_DONE
-            op.ended(exit_code, "done")
+            op.ended(exit_code, op.result)
     finally:
         if op is not None:
             op.run_hooks_after(exit_code)
@@ -134,6 +139,14 @@ def operation(
 def looking(command: str, inventory: Inventory, lines: Fleet) -> Operation:
     """What a dry run has of an operation: what the nodes keep, and no lock."""
     return Operation(command, inventory, lines, None, read_records(inventory, lines), audited=False)
+
+
+def _require_records(held: Held, kept: Mapping[str, records.Record], total: int) -> None:
+    """The one that is silent may be the only one of them that knows of the last generation and roster."""
+    silent = {name: "it took the lock, and does not say what it keeps" for name in held.connections}
+    silent = {name: why for name, why in silent.items() if name not in kept}
+    if silent:
+        raise ConnectError(silent, total)
 
 
 def _ending(error: BaseException) -> tuple[int, str]:

@@ -20,6 +20,7 @@ from cluster.errors import (
     Interrupted,
     JudgedError,
     PhaseError,
+    indent,
 )
 from cluster.facts import Facts, facts_of, what_is_ours, what_restarts
 from cluster.fleet import Fleet
@@ -120,7 +121,8 @@ class Deployment:
         except Interrupted as interrupted:
             raise Interrupted(f"{interrupted}\n  generation {previous} was being put back") from None
         except (ClusterctlError, ConnectionLost) as second:
-            return f"Generation {previous} could not be put back: {second}\n{logs} {REMEDY}"
+            told = str(second).removesuffix(indent(REMEDY)).rstrip()
+            return f"Generation {previous} could not be put back: {told}\n{logs}\n{REMEDY}"
         away = self.timing.away
         self._say(
             {"event": "rolled_back", "generation": previous, "unavailable_seconds": round(away, 3)},

@@ -46,7 +46,7 @@ def diff(file: Path, as_json: bool) -> int:
     if as_json:
         _emit(found, drifted, missing)
     else:
-        _show(found, drifted)
+        _show(found, drifted, tuple(missing))
     if missing:
         raise ConnectError(missing, len(target.plan.members))
     return EXIT_DIFFERS if found or drifted else EXIT_DONE
@@ -62,14 +62,21 @@ def _emit(found: Changes, drifted: list[Drift], missing: Mapping[str, str]) -> N
     console.emit({**content, "drift": [asdict(one) for one in drifted], "unreachable": dict(missing)})
 
 
-def _show(found: Changes, drifted: list[Drift]) -> None:
+def _show(found: Changes, drifted: list[Drift], missing: tuple[str, ...]) -> None:
     for one in drifted:
         console.say(f"! {one}")
-    if found.before is None:
+    if found.before is None and missing:
+        console.say(f"no node that answers knows of a generation; {', '.join(missing)} may")
+    elif found.before is None:
         console.say(f"nothing is deployed: `clusterctl up` {found.follows}")
     elif found or drifted:
         console.say(f"against generation {found.before.number} of {found.before.at}:")
         for line in changes.lines(found):
             console.say(f"  {line}")
+    elif missing:
+        console.say(
+            f"the inventory is that of generation {found.before.number}; whether it runs on "
+            f"{', '.join(missing)} is not known"
+        )
     else:
         console.say(f"no difference: generation {found.before.number} runs as the inventory says")

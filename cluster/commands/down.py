@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cluster import console, fleet, phases
@@ -46,16 +47,23 @@ def down(file: Path, yes: bool, purge: bool, as_json: bool) -> int:
 
 
 def _take_down(plan: Plan, op: Operation, as_json: bool) -> bool:
-    """Whether there was anything. Raises PhaseError with the nodes that could not be looked at."""
+    """Whether there was anything. Raises PhaseError with the nodes that could not be looked at.
+
+    That nothing should run any more is noted first, whoever cannot be reached: `watch --heal` must not start
+    again what a killed `down` left, or what it took down of a cluster with a node that is gone.
+    """
+    journal = Journal(op, plan.cluster)
     facts, lost = gather_tolerantly(plan, op.connections, what_is_ours)
     silent = {name: fact.engine_error for name, fact in facts.items() if fact.engine_error}
     todo = phases.down(plan, {name: fact for name, fact in facts.items() if name not in silent})
+    with suppress(PhaseError):  # a node that takes no note, its disk full, has to be taken down all the same
+        journal.ended()
     with reporter(as_json) as report:
         op.apply(todo, len(plan.members), report, AGAIN)
+    journal.ended()
     unreachable = _that_matter({**op.missing, **lost, **silent}, op.inventory, roster.newest(op.records).out)
     if unreachable:
         raise PhaseError("Take down", unreachable, len(plan.members), REMEDY)
-    Journal(op, plan.cluster).ended()
     return bool(todo)
 
 

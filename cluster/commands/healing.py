@@ -76,9 +76,11 @@ def look(
     away = {**lines.unreachable, **lost}
     unreachable = {m.name: away.get(m.name, GONE) for m in plan.members if m.name not in facts}
     work.ignore = tuple(dict.fromkeys(id_ for fact in facts.values() for id_ in fact.ignored))
-    meant_to_run = work.journal.history.current is not None
+    known_generations = work.journal.history
+    meant_to_run = known_generations.current is not None
+    taken_down = bool(known_generations.outcomes) and not meant_to_run
     seen_by = "" if seen or plan.head.name in facts else _who_sees_the_server(plan, facts, lines)
-    found = cause(plan, facts, unreachable, meant_to_run, seen, seen_by)
+    found = cause(plan, facts, unreachable, meant_to_run, seen, seen_by, taken_down)
     return Look(work, target, known, now, plan, facts, found)
 
 

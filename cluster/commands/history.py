@@ -68,7 +68,7 @@ def _show(entries: list[Entry], current: int | None) -> None:
         console.say("no generation yet: `clusterctl up` makes the first")
         return
     console.table(
-        ("generation", "state", "began", "by", "digest", "changed"),
+        ("generation", "state", "began", "by", "changed"),
         [_row(entry, current) for entry in entries],
         STYLES,
     )
@@ -80,7 +80,7 @@ def _show(entries: list[Entry], current: int | None) -> None:
 def _row(entry: Entry, current: int | None) -> tuple[str, ...]:
     number = f"{entry.number} *" if entry.number == current else str(entry.number)
     record = entry.record
-    who = (record.at, record.by, record.digest) if record is not None else ("", "", entry.outcome.digest)
+    who = (record.at, record.by) if record is not None else ("", "")
     return (number, entry.outcome.state, *who, "; ".join(entry.changes))
 
 

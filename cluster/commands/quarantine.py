@@ -51,6 +51,7 @@ def put_in(file: Path, node: str, reason: str, as_json: bool) -> int:
         at_work = node in {member.name for member in played(inventory, known.out, looking=True).nodes}
         successor = replacement(inventory, known.out, node) if at_work else ""
         changed = known.with_quarantined(node, reason, roster.stamp(time.time()), operator())
+        op.result = f"{node} is in quarantine: {reason}"
         op.apply((written(op, changed),), len(inventory.nodes), _silently, REMEDY)
     follows = f"; `clusterctl up` puts {successor} in its place" if successor else ""
     _say(f"{node} is in quarantine{follows}", node, "quarantined", as_json)
@@ -66,6 +67,7 @@ def take_out(file: Path, node: str, as_json: bool) -> int:
             listed_names = ", ".join(name for name, _ in known.quarantined) or "no node is"
             raise UsageError(f"--release {node}: it is not in quarantine; there: {listed_names}")
         changed = known.without(node)
+        op.result = f"{node} was released"
         op.apply((written(op, changed),), len(inventory.nodes), _silently, REMEDY)
         _say(_after_release(inventory, changed, node), node, "released", as_json)
     return EXIT_DONE

@@ -10,7 +10,7 @@ from cluster import console, fleet
 from cluster.commands import changes
 from cluster.commands.check import known_ids
 from cluster.commands.deployment import Deployment, UnknownGenerationError, require_members
-from cluster.commands.up import judged, serving
+from cluster.commands.up import judged, nothing_to_do, serving
 from cluster.errors import EXIT_DONE, EXIT_NO, EXIT_USAGE, UsageError
 from cluster.generations.history import History
 from cluster.generations.record import Generation
@@ -34,7 +34,13 @@ def rollback(file: Path, number: int | None, yes: bool, ignore: tuple[str, ...],
             former = _former(work.journal.history, number, recorded(inventory, lines))
             target = _reachable(target_of(former), former.number, inventory)
             wanted = work.prepare(target, former.number)
-            changes.show(changes.changes_to(work.current(), target, wanted.facts), former.number, as_json)
+            found = changes.changes_to(work.current(), target, wanted.facts)
+            if not wanted.todo and not found and work.journal.is_settled(former.number):
+                nothing_to_do(target.plan, as_json)
+                return EXIT_DONE
+            changes.show(found, former.number, as_json)
+            if found.before is None and not as_json:
+                console.say(f"generation {former.number} of {former.at}: nothing of it runs")
             if not yes and not console.confirm(f"Put generation {former.number} of {former.at} back?"):
                 return EXIT_NO
             wanted = judged(work, wanted)

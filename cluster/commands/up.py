@@ -96,10 +96,11 @@ def _stands(work: Deployment, wanted: Prepared, found: changes.Changes, dry_run:
     if not dry_run and (found or not work.journal.is_settled(wanted.number)):
         work.journal.begin(wanted.target, wanted.number)
         work.journal.serves(wanted.number, wanted.target.plan)
-    _nothing_to_do(wanted.target.plan, work.as_json)
+    nothing_to_do(wanted.target.plan, work.as_json)
 
 
-def _nothing_to_do(plan: Plan, as_json: bool) -> None:
+def nothing_to_do(plan: Plan, as_json: bool) -> None:
+    """Say that it serves already."""
     if as_json:
         console.emit({"event": "nothing_to_do", "url": plan.url})
     else:

@@ -122,4 +122,4 @@ def _say_nodes(watcher: Watcher, found: Liveness) -> None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -53,10 +53,11 @@ class History:
 
     @property
     def served_before(self) -> int | None:
-        """The newest generation but the current one that ever served."""
+        """The newest generation before the current one that ever served; after `down` who served last."""
         found = [n for n, outcome in self.outcomes.items() if outcome.served and n != self.current]
-        earlier = [n for n in found if self.current is None or n < self.current]
-        return max(earlier or found, default=None)
+        if self.current is None:
+            return max(found, key=lambda n: self.outcomes[n].serial, default=None)
+        return max([n for n in found if n < self.current] or found, default=None)
 
     def fallback(self, number: int) -> int | None:
         """What is put back where `number` does not serve: the last that served and that none replaced since.

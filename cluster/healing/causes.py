@@ -52,13 +52,15 @@ def cause(
     meant_to_run: bool,
     seen: tuple[str, ...] = (),
     seen_by: str = "",
+    taken_down: bool = False,
 ) -> Cause | Nothing:
     """Why the cluster does not serve, or why there is nothing to heal.
 
     `seen` are reasons of who watched it over time (wedged: no single look shows that); `meant_to_run`
-    whether a generation was put there and not taken down. A node that cannot be reached from here is no cause
-    while the model answers and Ray counts it: the operator's own line may be what is broken. Nor is a head
-    whose server another node sees answer: `seen_by` is that node.
+    whether a generation was put there and not taken down, `taken_down` whether that is the last that was
+    noted: a cluster of which nothing was ever noted is known by its containers. A node that cannot be reached
+    from here is no cause while the model answers and Ray counts it: the operator's own line may be what is
+    broken. Nor is a head whose server another node sees answer: `seen_by` is that node.
     """
     found = health(plan, facts, unreachable)
     head = facts.get(plan.head.name, Facts())
@@ -69,8 +71,10 @@ def cause(
     if not seen and seen_by and plan.head.name in unreachable:
         away = f"{plan.head.name} cannot be reached from here ({_first(unreachable[plan.head.name])})"
         return Nothing(f"{away}, but {seen_by} sees its server answer; heal from where it can be reached")
-    if not any(fact.containers for fact in facts.values()) and not meant_to_run:
-        return Nothing("nothing of this cluster runs; `clusterctl up` starts it")
+    left = any(fact.containers for fact in facts.values())
+    if not meant_to_run and (taken_down or not left):
+        what = "it was taken down; what is left of it `clusterctl down` removes"
+        return Nothing(what if left else "nothing of this cluster runs; `clusterctl up` starts it")
     if not seen and found.state == "starting" and not unusable:
         return Nothing(
             "vLLM is starting and nothing is missing; `clusterctl status` looks again", starting=True

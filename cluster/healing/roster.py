@@ -92,8 +92,8 @@ class Roster:
 
 
 def stamp(time: float) -> str:
-    """Seconds since 1970 as it stands in the roster: `2026-11-21T05:24:26+00:00`."""
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
+    """Seconds since 1970 as it stands in the roster: `2026-11-21T05:24:26Z`."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse(text: str) -> Roster | None:

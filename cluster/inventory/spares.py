@@ -13,16 +13,22 @@ class NoSpareError(ClusterctlError):
 
     exit_code = 5
 
-    def __init__(self, node: Node, spares: Iterable[Node], out: Iterable[str]) -> None:
-        self.node = node.name
-        gone = frozenset(out)
-        listed = "; ".join(_why_not(spare, node, gone) for spare in spares)
+    def __init__(
+        self, node: Node, spares: Iterable[Node], out: Iterable[str], still_used: bool = False
+    ) -> None:
+        gone, listed_spares = frozenset(out), tuple(spares)
+        self.node, self._about = node.name, (node, listed_spares, gone)
+        back = f", or mend {node.name} and run `clusterctl quarantine INVENTORY --release {node.name}`"
+        listed = "; ".join(_why_not(spare, node, gone) for spare in listed_spares)
         super().__init__(
-            f"{node.name} is not used any more, and no spare can take its place: "
-            f"{listed or 'the inventory has none'}\n"
-            f"  Add a node with `spare: true` and {count(node.gpus, 'GPU')}, or mend {node.name} and run "
-            f"`clusterctl quarantine INVENTORY --release {node.name}`."
+            f"{node.name} {'cannot be left out: ' if still_used else 'is not used any more, and '}"
+            f"no spare can take its place: {listed or 'the inventory has none'}\n"
+            f"  Add a node with `spare: true` and {count(node.gpus, 'GPU')}{'' if still_used else back}."
         )
+
+    def beforehand(self) -> NoSpareError:
+        """The same of a node that is still used, and was to be left out."""
+        return NoSpareError(*self._about, still_used=True)
 
 
 def members(inventory: Inventory) -> tuple[Node, ...]:
@@ -57,7 +63,10 @@ def played(inventory: Inventory, out: Iterable[str] = (), looking: bool = False)
 def replacement(inventory: Inventory, out: Iterable[str], name: str) -> str:
     """Who would take the place of a node that plays, if it fell out now. Raises NoSpareError."""
     before = [node.name for node in played(inventory, out).nodes]
-    after = [node.name for node in played(inventory, (*out, name)).nodes]
+    try:
+        after = [node.name for node in played(inventory, (*out, name)).nodes]
+    except NoSpareError as error:
+        raise error.beforehand() from None
     return after[before.index(name)]
 
 

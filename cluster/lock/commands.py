@@ -26,8 +26,9 @@ INSTALL = (
     "shift 2\n"
     'if [ ! -f "$path" ]; then\n'
     "  umask 077\n"
-    '  mkdir -p "${path%/*}" && cat >"$path.$$" && [ "$(wc -c <"$path.$$")" -eq "$size" ] &&\n'
-    '    mv "$path.$$" "$path" || exit 1\n'
+    "  part=${path%/*}/.${path##*/}.$$.part\n"
+    '  mkdir -p "${path%/*}" && cat >"$part" && [ "$(wc -c <"$part")" -eq "$size" ] &&\n'
+    '    mv "$part" "$path" || { rm -f "$part"; exit 1; }\n'
     "fi\n"
     'exec sh "$path" "$@"'
 )

@@ -83,6 +83,42 @@ def test_after_down_it_stays_down(spared: FakeFleet, clusterctl: Clusterctl) -> 
     assert runs(spared) == {}
 
 
+def test_what_was_taken_down_without_a_node_that_is_gone_stays_down(
+    spared: FakeFleet, clusterctl: Clusterctl
+) -> None:
+    spared.nodes["gpu-02"].unreachable = "no answer within 10 s"
+    assert clusterctl("down", "--yes").code == 7
+    spared.facts.clear()
+    outcome = clusterctl("heal")
+    assert outcome.code == 1, outcome.err
+    spared.nodes["gpu-02"].unreachable = ""
+    stop(spared, "gpu-02")
+    spared.nodes["gpu-02"].special = lambda _: None
+    outcome = clusterctl("heal")
+    assert (outcome.code, outcome.lines) == (
+        1,
+        ["nothing to do: it was taken down; what is left of it `clusterctl down` removes"],
+    )
+    assert list(runs(spared)) == ["gpu-02"]
+    assert clusterctl("down", "--yes").code == 0
+    assert runs(spared) == {}
+
+
+def test_what_a_killed_down_left_is_not_healed(spared: FakeFleet, clusterctl: Clusterctl) -> None:
+    def killed(argv: tuple[str, ...]) -> Result | None:
+        if argv[:2] == ("docker", "rm"):
+            raise KeyboardInterrupt
+        return None
+
+    spared.nodes["gpu-01"].special = killed
+    assert clusterctl("down", "--yes").code == 130
+    assert "gpu-02" in runs(spared)
+    _no_answer(spared)
+    assert clusterctl("heal").code == 1
+    spared.nodes["gpu-01"].special = lambda _: None
+    assert clusterctl("up").code == 0
+
+
 def test_a_worker_that_died_all_ranks_are_restarted(spared: FakeFleet, clusterctl: Clusterctl) -> None:
     before = {name: dict(node.containers) for name, node in spared.nodes.items()}
     stop(spared, "gpu-02")

@@ -176,7 +176,7 @@ def a_stopped_engine_is_found_behind_a_healthy_health(lab: Lab, watching: Runnin
 
 def a_killed_worker_is_found_under_load(lab: Lab, watching: Running) -> None:
     worker = lab.hosts[1]
-    with requests(lab) as answered:
+    with requests(lab):
         watching.until(event="liveness", state="busy", running=8, waiting=4)
         counted = counters(fetched(lab, "/metrics")[1])
         assert counted is not None
@@ -185,8 +185,8 @@ def a_killed_worker_is_found_under_load(lab: Lab, watching: Running) -> None:
         docker(worker, "kill", f"clusterctl-{lab.name}-ray")
         began = time.monotonic()
         dead = watching.until(event="liveness", state="dead")
-    took = time.monotonic() - began
-    print(f"a worker's container killed under load: dead after {took:.1f} s; {answered[0]} answers before")
+        took = time.monotonic() - began
+    print(f"a worker's container killed under load: dead after {took:.1f} s")
     assert dead["nodes"][worker.name] == "the ray container exited with code 137"
     assert took < 30, [(look["time"], look["state"], look["why"]) for look in watching.events[-20:]]
 
@@ -210,27 +210,25 @@ def fetched(lab: Lab, path: str) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def requests(lab: Lab) -> Iterator[list[int]]:
-    """Twelve clients that ask for long answers, four more than run at once; how many answers they got."""
-    over, answered = threading.Event(), [0]
+def requests(lab: Lab) -> Iterator[None]:
+    """Twelve clients that ask for long answers, four more than run at once."""
+    over = threading.Event()
 
     def ask() -> None:
         with OpenAI(base_url=url(lab), api_key="none", max_retries=0) as client:
             while not over.is_set():
                 try:
                     client.completions.create(
-                        model="smollm2", prompt="Once upon a time", max_tokens=200, timeout=60
+                        model="smollm2", prompt="Once upon a time", max_tokens=40, timeout=20
                     )
                 except OpenAIError:
                     over.wait(0.5)
-                else:
-                    answered[0] += 1
 
     threads = [threading.Thread(target=ask) for _ in range(12)]
     for thread in threads:
         thread.start()
     try:
-        yield answered
+        yield
     finally:
         over.set()
         for thread in threads:

@@ -35,8 +35,8 @@ PATIENCE = 12.0  # seconds for which a controller tries to get the lock
 DRIVER = Path(__file__).parents[1] / "lockdriver.py"
 MOMENTS = ("held", "Remove", "Start the head", "Start the workers", "Wait")
 # An engine's client that takes its time. It says that something starts before it does and that it stopped
-# after it did, so that what a kill leaves between the two counts as running. It does not go on while there is a
-# file that says so.
+# after it did, so that what a kill leaves between the two counts as running. It does not go on while there is
+# a file that says so.
 ENGINE = """\
 #!/bin/sh
 set -eu

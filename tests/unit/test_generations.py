@@ -64,12 +64,18 @@ def test_the_kept_text_is_the_same_inventory(example: Path) -> None:
         },
         {"serve.tensor_parallel_size": "auto", "serve.pipeline_parallel_size": 2},
         {"env": {"A": "0123", "B": "null", "C": "ein Wort ü", "D": " x "}, "network.hcas": ["mlx5_0"]},
-        {"secrets": {"HF_TOKEN": {"file": "~/token"}}, "hooks.after_up": ["echo 'a: b' | cat"]},
+        {"secrets": {"HF_TOKEN": {"file": "~/token"}}, "watch.interval": 3.5},
     ],
 )
 def test_awkward_values_survive(changes: Mapping[str, Any]) -> None:
     written = inventory(changes)
     assert parse(inventory_text(written), "kept") == written
+
+
+def test_hooks_are_not_kept_which_may_hold_the_address_of_a_webhook() -> None:
+    written = inventory({"hooks.after_up": ["curl https://hooks.example/T0/verysecret"]})
+    assert "verysecret" not in inventory_text(written)
+    assert parse(inventory_text(written), "kept") == inventory()
 
 
 def test_comments_are_not_kept() -> None:
