@@ -1,6 +1,6 @@
-"""What a failure leaves to be seen later: logs, container states, exit codes, OOM and Xid, kept on each node. Pure.
+"""What a failure leaves to be seen later: logs, container states, OOM, Xid; kept on each node. Pure.
 
-It is what `clusterctl doctor` reads (doctor/sources.py), one file a question, below the generation that failed.
+It is what `clusterctl doctor` reads (doctor/sources.py), a file a question, below the generation that failed.
 """
 
 from __future__ import annotations

@@ -13,10 +13,18 @@ from cluster.lock.state import Holder
 PROC = Path("/proc")
 
 
+def operator() -> str:
+    """user@host of this process."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # a container without a name for its user
+        return socket.gethostname()
+
+
 def this_holder(command: str) -> Holder:
     """This process, as it stands in the locks that it takes."""
     return Holder(
-        who=f"{getpass.getuser()}@{socket.gethostname()}",
+        who=operator(),
         machine=machine(),
         pid=str(os.getpid()),
         started=_started(os.getpid()) or "",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from cluster.generations.drift import baseline
 from cluster.generations.history import History, generations, history
 from cluster.generations.record import Generation, State
 from cluster.generations.spec import digest_of, inventory_text
+from cluster.holder import operator
 from cluster.inventory import Inventory, parse
 from cluster.inventory.secrets import Secrets, read_secrets
 from cluster.inventory.spares import played
@@ -74,14 +73,6 @@ def recorded(inventory: Inventory, lines: Fleet, numbers: Iterable[int] = ()) ->
 def now() -> str:
     """This moment in UTC, as records have it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def operator() -> str:
-    """user@host."""
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError):  # a container without a name for its user
-        return socket.gethostname()
 
 
 class Journal:

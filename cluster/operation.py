@@ -13,7 +13,7 @@ from cluster.apply import OnEvent, apply
 from cluster.connection import Connection
 from cluster.errors import EXIT_BUG, EXIT_DONE, ClusterctlError, ConnectError, ConnectionLost, Interrupted
 from cluster.fleet import Fleet
-from cluster.holder import this_holder
+from cluster.holder import operator
 from cluster.holding import Held, holding
 from cluster.inventory import Inventory
 from cluster.parallel import on_all
@@ -92,7 +92,7 @@ class Operation:
                 "id": self.id,
                 "event": event,
                 "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "who": this_holder(self.command).who,
+                "who": operator(),
                 "command": self.command,
                 "epoch": self.held.epoch,
                 **more,
@@ -143,7 +143,7 @@ def looking(command: str, inventory: Inventory, lines: Fleet) -> Operation:
 
 def _require_records(held: Held, kept: Mapping[str, records.Record], total: int) -> None:
     """The one that is silent may be the only one of them that knows of the last generation and roster."""
-    silent = {name: "it took the lock, and does not say what it keeps" for name in held.connections}
+    silent = dict.fromkeys(held.connections, "it took the lock, and does not say what it keeps")
     silent = {name: why for name, why in silent.items() if name not in kept}
     if silent:
         raise ConnectError(silent, total)

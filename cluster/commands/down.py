@@ -1,4 +1,4 @@
-"""`clusterctl down`: all that `up` made is gone, and nothing else. What was done is remembered on the nodes."""
+"""`clusterctl down`: all that `up` made is gone, and nothing else. The nodes remember what was done."""
 
 from __future__ import annotations
 

@@ -21,10 +21,11 @@ from cluster.healing.causes import Cause, Nothing, cause
 from cluster.healing.fitness import unfit
 from cluster.healing.policy import quarantine
 from cluster.healing.roster import Roster
+from cluster.holder import operator
 from cluster.inventory import Inventory, Node
 from cluster.inventory.secrets import read_secrets
 from cluster.inventory.spares import NoSpareError, played
-from cluster.journal import Journal, Target, operator, target_of
+from cluster.journal import Journal, Target, target_of
 from cluster.operation import Operation
 from cluster.plan import Plan, make_plan
 from cluster.restarts import ALL

@@ -13,9 +13,9 @@ from cluster.errors import EXIT_DONE, ConnectError, UsageError
 from cluster.fleet import Fleet
 from cluster.healing import roster
 from cluster.healing.roster import Roster
+from cluster.holder import operator
 from cluster.inventory import Inventory, load
 from cluster.inventory.spares import played, replacement
-from cluster.journal import operator
 from cluster.operation import operation
 from cluster.played import played_now
 

@@ -9,18 +9,20 @@ from time import monotonic
 from cluster import console, fleet
 from cluster.commands import changes
 from cluster.commands.check import known_ids
-from cluster.commands.deployment import Deployment, UnknownGenerationError, require_members
+from cluster.commands.deployment import Deployment, Prepared, UnknownGenerationError, require_members
 from cluster.commands.up import judged, nothing_to_do, serving
 from cluster.errors import EXIT_DONE, EXIT_NO, EXIT_USAGE, UsageError
 from cluster.generations.history import History
 from cluster.generations.record import Generation
+from cluster.healing import roster
 from cluster.inventory import Inventory, load
+from cluster.inventory.spares import played
 from cluster.journal import Journal, Target, recorded, target_of
 from cluster.operation import operation
 
 
 def rollback(file: Path, number: int | None, yes: bool, ignore: tuple[str, ...], as_json: bool) -> int:
-    """Bring a former generation up under its number. The inventory stays as it is. Raises ClusterctlError."""
+    """Bring a former generation up. The inventory stays as it is. Raises ClusterctlError."""
     known_ids(ignore)
     started = monotonic()
     inventory = load(file)
@@ -32,20 +34,20 @@ def rollback(file: Path, number: int | None, yes: bool, ignore: tuple[str, ...],
         with operation("rollback", inventory, lines) as op:
             work = Deployment(inventory, op, lines, Journal(op, inventory.cluster), file, ignore, as_json)
             former = _former(work.journal.history, number, recorded(inventory, lines))
-            target = _reachable(target_of(former), former.number, inventory)
-            wanted = work.prepare(target, former.number)
+            wanted = _prepared(work, former)
+            target = wanted.target
             found = changes.changes_to(work.current(), target, wanted.facts)
-            if not wanted.todo and not found and work.journal.is_settled(former.number):
+            if not wanted.todo and not found and work.journal.is_settled(wanted.number):
                 nothing_to_do(target.plan, as_json)
                 return EXIT_DONE
-            changes.show(found, former.number, as_json)
+            changes.show(found, wanted.number, as_json)
             if found.before is None and not as_json:
                 console.say(f"generation {former.number} of {former.at}: nothing of it runs")
             if not yes and not console.confirm(f"Put generation {former.number} of {former.at} back?"):
                 return EXIT_NO
             wanted = judged(work, wanted)
             work.timing.connecting = monotonic() - started
-            last = work.bring_up(wanted, work.journal.history.fallback(former.number))
+            last = work.bring_up(wanted, work.journal.history.fallback(wanted.number))
     serving(target.plan, last, monotonic() - started, work.timing, as_json)
     if not as_json:
         console.say(f"{file} may say otherwise: `clusterctl diff {file}` shows what `up` would change")
@@ -65,8 +67,19 @@ def _former(known: History, number: int | None, records: dict[int, Generation]) 
     return records[wanted]
 
 
-def _reachable(target: Target, number: int, inventory: Inventory) -> Target:
-    """The target, if the inventory says how to reach all its nodes. Raises UsageError."""
+def _prepared(work: Deployment, former: Generation) -> Prepared:
+    """Under its own number, or under the next where other nodes carry it by now: who was quarantined since is
+    not used again, and who watches would find the roster's nodes missing. Raises NoSpareError.
+    """
+    then = target_of(former)
+    target = Target(then.inventory, roster.newest(work.op.records).out, then.secrets)
+    _require_known(target, former.number, work.inventory)
+    same = target.played == played(then.inventory, former.quarantined, looking=True)
+    return work.prepare(target, former.number if same else work.journal.history.number_for(target.digest))
+
+
+def _require_known(target: Target, number: int, inventory: Inventory) -> None:
+    """Raises UsageError where the inventory does not say how to reach all nodes of a target."""
     known = {node.name for node in inventory.nodes}
     missing = [member.name for member in target.plan.members if member.name not in known]
     if missing:
@@ -74,4 +87,3 @@ def _reachable(target: Target, number: int, inventory: Inventory) -> Target:
             f"generation {number} ran on {', '.join(missing)} too, which the inventory has no more: "
             "add it again, also as `spare: true`"
         )
-    return target

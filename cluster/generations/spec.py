@@ -28,9 +28,9 @@ def digest_of(plan: Plan, inventory: Inventory) -> str:
 
 
 def inventory_text(inventory: Inventory) -> str:
-    """YAML that `inventory.parse` makes the same inventory of: what was written, without its comments and hooks.
+    """YAML that `inventory.parse` makes the same inventory of: what was written, but its comments and hooks.
 
-    Those run where the operator is, and their command lines may hold a secret (the address of a webhook).
+    Hooks run where the operator is, and their command lines may hold a secret (the address of a webhook).
     """
     content = inventory.model_dump(mode="json", exclude_unset=True, exclude={"hooks"})
     return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

@@ -120,7 +120,7 @@ class FakeNode:
         return {peer: good | self.fleet.links.get((self.name, peer), {}) for peer in peers}
 
     def _keep(self, argv: Argv) -> Result:
-        """What `rm` takes away of it, the audit, and the evidence: the logs of the containers that are there."""
+        """What `rm` takes away of it, the audit, and the evidence: the logs of containers that are there."""
         state = f"{records.folder('demo', self.name)}/"
         if audit.FILE in argv[2]:
             self.kept[audit.FILE] = f"{self.kept.get(audit.FILE, '')}{argv[-1]}\n"

@@ -201,6 +201,7 @@ def test_where_the_former_one_cannot_be_put_back_both_are_told(
     assert outcome.code == 7
     assert "Generation 1 could not be put back: Wait for a completion failed on 1 of 2 nodes" in outcome.err
     assert outcome.err.startswith("error: Wait for a completion failed on 1 of 2 nodes")
+    assert outcome.err.count("Mend it and run `clusterctl up` again") == 1
 
 
 def test_ctrl_c_puts_nothing_back_and_says_so(clusterctl: Clusterctl, first: FakeFleet) -> None:
@@ -274,6 +275,26 @@ def test_rollback_brings_a_former_one_back_under_its_number(clusterctl: Clusterc
     assert outcomes(first.nodes["gpu-01"])[4] == "serving"
 
 
+def test_rollback_to_what_serves_has_nothing_to_do(clusterctl: Clusterctl, first: FakeFleet) -> None:
+    audit = clusterctl("audit").out
+    outcome = clusterctl("rollback", "1", "--yes")
+    assert outcome == Outcome(0, "nothing to do: llama is serving on http://10.0.0.11:8000/v1\n", "")
+    assert clusterctl("rollback", "1", "--yes", "--json").events[0]["event"] == "nothing_to_do"
+    assert clusterctl("audit").out == audit
+    assert first.steps() == {"gpu-01": [], "gpu-02": []}
+
+
+def test_rollback_after_down_brings_back_who_served_last(clusterctl: Clusterctl, first: FakeFleet) -> None:
+    first.write(LONGER)
+    clusterctl("up")
+    clusterctl("rollback", "--yes")
+    clusterctl("down", "--yes")
+    outcome = clusterctl("rollback", "--yes")
+    assert outcome.code == 0, outcome.err
+    assert outcome.lines[0].startswith("generation 1 of ")
+    assert first.nodes["gpu-01"].kept["current"] == "1\n"
+
+
 def test_rollback_to_what_there_is_not(clusterctl: Clusterctl, first: FakeFleet) -> None:
     assert clusterctl("rollback", "--yes").err == (
         "error: no generation before this one served: there is nothing to put back\n"
@@ -290,6 +311,7 @@ def test_history_lists_them(clusterctl: Clusterctl, first: FakeFleet) -> None:
     first.write(LONGER)
     clusterctl("up")
     lines = clusterctl("history").lines
+    assert lines[0].split() == ["generation", "state", "began", "by", "changed"]
     assert [line.split()[:3] for line in lines[1:3]] == [
         ["1", "*", "serving"],
         ["2", "failed", lines[2].split()[2]],
@@ -406,6 +428,20 @@ def test_a_member_that_cannot_be_reached_says_nothing_of_itself(
     outcome = clusterctl("diff")
     assert outcome.code == 4
     assert "  serve.args.max_model_len: 4096 -> 8192" in outcome.lines
+    first.write(GOOD)
+    assert clusterctl("diff").lines == [
+        "the inventory is that of generation 1; whether it runs on gpu-02 is not known"
+    ]
+
+
+def test_where_no_node_answers_nothing_is_said_of_what_is_deployed(
+    clusterctl: Clusterctl, first: FakeFleet
+) -> None:
+    for node in first.nodes.values():
+        node.unreachable = "no answer"
+    outcome = clusterctl("diff")
+    assert outcome.code == 4
+    assert outcome.lines == ["no node that answers knows of a generation; gpu-01, gpu-02 may"]
 
 
 def test_a_spare_that_cannot_be_reached_stops_nothing(clusterctl: Clusterctl, fleet: FakeFleet) -> None:

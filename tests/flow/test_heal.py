@@ -370,17 +370,43 @@ def test_up_says_that_no_spare_is_left(spared: FakeFleet, clusterctl: Clusterctl
     assert not any(spared.steps().values())
 
 
+def test_rollback_does_not_use_who_was_quarantined_since(spared: FakeFleet, clusterctl: Clusterctl) -> None:
+    assert clusterctl("quarantine", "gpu-02", "--reason", "fan is loud").code == 0
+    spared.write(GOOD.replace("max_model_len: 4096", "max_model_len: 8192") + SPARE)
+    assert clusterctl("up").code == 0
+    outcome = clusterctl("rollback", "1", "--yes")
+    assert outcome.code == 0, outcome.err
+    assert sorted(runs(spared)) == ["gpu-01", "gpu-03"]
+    spared.write(GOOD + SPARE)
+    assert clusterctl("up").out.startswith("nothing to do")
+    assert clusterctl("heal").out.startswith("nothing to do")
+
+
 def test_quarantine_without_a_spare_is_refused(fleet: FakeFleet, clusterctl: Clusterctl) -> None:
     outcome = clusterctl("quarantine", "gpu-02", "--reason", "fan is loud")
     assert outcome.code == 5
-    assert "no spare can take its place: the inventory has none" in outcome.err
+    assert outcome.err == (
+        "error: gpu-02 cannot be left out: no spare can take its place: the inventory has none\n"
+        "  Add a node with `spare: true` and 2 GPUs.\n"
+    )
     assert "roster.json" not in fleet.nodes["gpu-01"].kept
+
+
+def test_the_audit_says_who_was_quarantined_and_why(spared: FakeFleet, clusterctl: Clusterctl) -> None:
+    assert clusterctl("quarantine", "gpu-02", "--reason", " fan is\n loud ").code == 0
+    assert clusterctl("quarantine", "--release", "gpu-02").code == 0
+    assert [act["result"] for act in clusterctl("audit", "--json").events[1:]] == [
+        "gpu-02 is in quarantine: fan is loud",
+        "gpu-02 was released",
+    ]
+    assert roster(spared)["quarantined"] == {}
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("gpu-02",), "NODE and --reason TEXT belong together"),
+        (("gpu-02", "--reason", " "), "NODE and --reason TEXT belong together"),
         (("gpu-09", "--reason", "x"), "gpu-09: no such node; the nodes are gpu-01, gpu-02, gpu-03"),
         (("--release", "gpu-02"), "--release gpu-02: it is not in quarantine; there: no node is"),
         (("gpu-02", "--release", "gpu-01"), "--release stands alone"),

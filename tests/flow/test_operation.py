@@ -11,6 +11,7 @@ from fakes import FakeFleet, Outcome
 from samples import GOOD
 
 from cluster import fleet as lines
+from cluster.errors import ConnectionLost
 from cluster.holding import holding
 from cluster.inventory import load
 from cluster.steps import Result
@@ -57,6 +58,25 @@ def test_what_a_node_cannot_tell_is_said(clusterctl: Clusterctl, fleet: FakeFlee
     assert "gpu-02: no answer" in outcome.err
     assert "gpu-01: 1 line of ~/.local/state/clusterctl/demo/gpu-01/audit.jsonl cannot be read" in outcome.err
     assert "up" in outcome.lines[1]
+
+
+def test_a_node_that_holds_the_lock_and_does_not_say_what_it_keeps_ends_it(
+    clusterctl: Clusterctl, fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clusterctl("up").code == 0
+    node = fleet.nodes["gpu-02"]
+    answer = node._records
+
+    def silent(script: str) -> Result:
+        if not node.lock.state.released and "outcome.json" in script:
+            raise ConnectionLost("no end after 60 s")
+        return answer(script)
+
+    monkeypatch.setattr(node, "_records", silent)
+    outcome = clusterctl("restart", "--yes")
+    assert outcome.code == 4
+    assert "gpu-02  it took the lock, and does not say what it keeps" in outcome.err
+    assert clusterctl("down", "--yes").code == 0
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def test_what_is_written_is_read() -> None:
     assert parse(text(ROSTER)) == ROSTER
     assert json.loads(text(ROSTER))["quarantined"]["gpu-02"] == {
         "reason": "gone: no route",
-        "since": "2026-11-21T05:24:26+00:00",
+        "since": "2026-11-21T05:24:26Z",
         "by": "ops@laptop",
     }
     assert ROSTER.restarts[0].time == NOW

@@ -33,6 +33,12 @@ def test_afterwards_all_run_whatever_one_does(tmp_path: Path) -> None:
     assert (tmp_path / "ran").exists()
 
 
+def test_one_that_is_killed_says_by_which_signal() -> None:
+    assert run_after("after_up", ("kill -9 $$",), {}) == [
+        "hooks.after_up: `kill -9 $$` was killed by signal 9"
+    ]
+
+
 def test_one_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.hooks.LONGEST", 0.05)
     assert run_after("after_up", ("exec tail -f /dev/null",), {}) == [

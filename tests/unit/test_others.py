@@ -18,7 +18,7 @@ ONE = inventory(
         ]
     }
 )
-AT, BY = "2026-11-21T05:24:26+00:00", "ops@laptop"
+AT, BY = "2026-11-21T05:24:26Z", "ops@laptop"
 
 
 def beside(roster: Roster, unreachable: dict[str, str] | None = None) -> Others:

@@ -155,6 +155,7 @@ def without_infiniband(words: tuple[str, ...]) -> tuple[str, ...]:
 def test_the_docker_command_of_ray_word_for_word(tmp_path: Path) -> None:
     hostile = VARIANTS["hostile"]
     node = Node(tmp_path, hostile, "docker")
+    (node.folder / "generation").write_text("7\n")
     result = node.run("run_cluster.sh", "ray")
     assert (result.returncode, result.stderr) == (0, "")
     here = str(node.folder)
@@ -179,6 +180,7 @@ def test_the_docker_command_of_ray_word_for_word(tmp_path: Path) -> None:
         *("--env", "GLOO_SOCKET_IFNAME=eth7"),
         *("--env", "TP_SOCKET_IFNAME=eth7"),
         *("--label", f"clusterctl.digest={digests(hostile, hostile.head).ray}"),
+        *("--label", "clusterctl.generation=7"),
         *("registry.local/vllm-ray:v0.33.0", "/clusterctl/ray.sh"),
     )
 

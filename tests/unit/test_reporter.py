@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -133,6 +134,19 @@ def test_a_table_in_a_pipe_is_not_cut(capsys: pytest.CaptureFixture[str]) -> Non
     console.table(("node", "state"), [("gpu-01", "x" * 150), ("gpu-02", "[b]")])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [["node", "state"], ["gpu-01", "x" * 150], ["gpu-02", "[b]"]]
+
+
+def test_a_moment_stays_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    moment = "2026-11-21T05:24:26Z"
+    console.table(("generation", "began", "changed"), [("1 *", moment, "word " * 20)])
+    lines = capsys.readouterr().out.splitlines()
+    assert moment in lines[1]
+    assert len(lines) > 3  # what may be folded is
+    assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in lines) <= 60
 
 
 def test_json_is_one_line_and_keeps_its_letters(capsys: pytest.CaptureFixture[str]) -> None:
