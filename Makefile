@@ -40,7 +40,7 @@ faults: $(DEV)
 	sh scripts/install-debian-packages.sh
 	$(BIN)/clusterctl lab model
 	CLUSTERCTL_CAMPAIGN=1 $(BIN)/pytest -rxXs -n auto tests/faults --ignore tests/faults/test_lab.py
-	CLUSTERCTL_CAMPAIGN=1 $(BIN)/pytest -rxXs tests/faults/test_lab.py tests/ssh/test_lock_campaign.py
+	CLUSTERCTL_CAMPAIGN=1 $(BIN)/pytest -rxXs tests/faults/test_lab.py tests/ssh/test_lock_campaign.py tests/lab/test_drill.py
 
 lint: $(DEV)
 	$(BIN)/ruff format --check .

@@ -106,6 +106,11 @@ def problem(word: str, found: Problem, styles: Mapping[str, str]) -> None:
     rich_console().print(Text(indent(found.remedy)), soft_wrap=True)
 
 
+def can_ask() -> bool:
+    """Whether a person sits at stdin; Python has none at all where it was closed (`<&-`, some supervisors)."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def confirm(question: str) -> bool:
     """Yes or no from a person at a terminal."""
     import click

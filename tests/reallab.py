@@ -80,7 +80,7 @@ def write_inventory(lab: Lab, file: Path, change: Callable[[dict[str, Any]], Non
     return file
 
 
-def clusterctl(*argv: str | Path, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+def clusterctl(*argv: str | Path, timeout: float = 600, **env: str) -> subprocess.CompletedProcess[str]:
     """Run it to its end, with stdin closed; a traceback fails the test, and so does no end."""
     try:
         done = subprocess.run(
@@ -132,7 +132,7 @@ def clusterctl_running(*argv: str | Path) -> Iterator[Running]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    watchdog = threading.Timer(300, process.kill)
+    watchdog = threading.Timer(600, process.kill)
     watchdog.start()
     try:
         yield Running(process, [])

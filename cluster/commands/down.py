@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,10 +31,12 @@ def down(file: Path, yes: bool, purge: bool, as_json: bool) -> int:
     inventory = load(file)
     plan = with_others(inventory, make_plan(inventory))
     if not yes:
-        if not sys.stdin.isatty():
+        if not console.can_ask():
             console.complain("down stops a serving model: add --yes where nobody can be asked")
             return EXIT_USAGE
-        if not console.confirm(f"Stop {plan.served_name} on {', '.join(m.name for m in plan.members)}?"):
+        forget = ", and forget its history, its audit and who is in quarantine" if purge else ""
+        nodes = ", ".join(member.name for member in plan.members)
+        if not console.confirm(f"Stop {plan.served_name} on {nodes}{forget}?"):
             return EXIT_NO
     with fleet.connect(inventory, tolerant=True) as lines:
         with operation("down", inventory, lines, majority=False) as op:

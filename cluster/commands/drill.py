@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from cluster.drilling import report
 from cluster.drilling.breaking import Break, Kill, breaking
 from cluster.drilling.report import Drill
 from cluster.drilling.requests import answered_since, tally
-from cluster.errors import EXIT_DONE, EXIT_USAGE, ClusterctlError, PhaseError
+from cluster.errors import EXIT_DONE, EXIT_NO, ClusterctlError, PhaseError, UsageError
 from cluster.inventory import Inventory, load
 from cluster.inventory.secrets import read_secrets
 from cluster.lab import lifecycle, state
@@ -88,7 +87,7 @@ def drill(file: Path, kill: Kill, node: str | None, seconds: float, yes: bool, a
         watcher = Watcher(inventory, lines)
         broken = breaking(watcher.plan, kill, node, seconds)
         if not (yes or _is_a_lab(inventory) or _confirmed(broken)):
-            return EXIT_USAGE
+            return EXIT_NO
         _has_to_serve(watcher, judged_once(watcher))
         with requests(_how_to_ask(watcher, lines, environ)) as stream:
             found = _play(_Stage(file, inventory, watcher, stream, as_json), broken)
@@ -183,9 +182,8 @@ def _has_to_serve(watcher: Watcher, found: Liveness) -> None:
 
 
 def _confirmed(broken: Break) -> bool:
-    if not sys.stdin.isatty():
-        console.complain("drill breaks a serving model: add --yes where nobody can be asked")
-        return False
+    if not console.can_ask():
+        raise UsageError("drill breaks a serving model: add --yes where nobody can be asked")
     return console.confirm(f"Break {broken.kill} of {broken.node} ({broken.what})?")
 
 

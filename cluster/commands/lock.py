@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def status(file: Path, as_json: bool) -> int:
 def release(file: Path, yes: bool, as_json: bool) -> int:
     """End the lock of whoever holds it, on every node that answers. Raises ConnectError, PhaseError."""
     inventory = load(file)
-    if not yes and not sys.stdin.isatty():
+    if not yes and not console.can_ask():
         console.complain("release takes the lock from its holder: add --yes where nobody can be asked")
         return EXIT_USAGE
     with fleet.connect(inventory, tolerant=True) as lines:

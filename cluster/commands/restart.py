@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from time import monotonic
 
@@ -44,15 +43,16 @@ def restart(file: Path, with_ray: bool, yes: bool, as_json: bool) -> int:
 
 def _refused(cluster: str) -> int | None:
     """The exit code where it is not wanted, or nobody can be asked."""
-    if not sys.stdin.isatty():
+    if not console.can_ask():
         console.complain("restart stops a serving model: add --yes where nobody can be asked")
         return EXIT_USAGE
     return None if console.confirm(f"Restart {cluster}? It does not answer meanwhile.") else EXIT_NO
 
 
 def _nothing(cluster: str, as_json: bool) -> int:
+    why = f"nothing of {cluster} runs; `clusterctl up` starts it"
     if as_json:
-        console.emit({"event": "nothing_to_do", "cluster": cluster})
+        console.emit({"event": "nothing_to_do", "cluster": cluster, "why": why})
     else:
-        console.say(f"nothing of {cluster} runs; `clusterctl up` starts it")
+        console.say(why)
     return EXIT_NO

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from time import monotonic
 
@@ -26,7 +25,7 @@ def rollback(file: Path, number: int | None, yes: bool, ignore: tuple[str, ...],
     known_ids(ignore)
     started = monotonic()
     inventory = load(file)
-    if not yes and not sys.stdin.isatty():
+    if not yes and not console.can_ask():
         console.complain("rollback replaces what serves: add --yes where nobody can be asked")
         return EXIT_USAGE
     with fleet.connect(inventory, tolerant=True) as lines:

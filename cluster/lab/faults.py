@@ -124,7 +124,7 @@ def parse_share(text: str) -> float:
 
 def parse_rate(text: str) -> str:
     """A rate in tc's words. Raises UsageError."""
-    if not RATE.fullmatch(text):
+    if not RATE.fullmatch(text) or not text.strip("0.kmgbit"):
         raise UsageError(f"{text!r} is no rate: such as 100mbit, 1gbit")
     return text
 

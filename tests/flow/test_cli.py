@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fakes import FakeFleet
 
 from cluster import __version__, cli
 
@@ -33,3 +34,17 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"clusterctl, version {__version__}\n"
     assert cli.main(["--help"]) == 0
     assert "130  interrupted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [("down",), ("rollback",), ("restart",), ("drill", "--kill", "worker"), ("lock", "release")]
+)
+def test_with_stdin_closed_nobody_is_asked(
+    fleet: FakeFleet,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert cli.main([*words, str(fleet.file)]) == 2
+    assert "add --yes where nobody can be asked" in capsys.readouterr().err

@@ -101,3 +101,15 @@ def test_a_node_whose_engine_does_not_answer_is_named_and_left_as_it_is(
 def test_a_broken_driver_holds_nothing_up(clusterctl: Clusterctl, fleet: FakeFleet) -> None:
     clusterctl("down", "--yes")
     assert fleet.nodes["gpu-01"].asked == ["engine", "ids", "containers", "files"]
+
+
+@pytest.mark.parametrize("purge", [False, True])
+def test_the_question_says_what_is_lost(
+    clusterctl: Clusterctl, monkeypatch: pytest.MonkeyPatch, purge: bool
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("cluster.console.confirm", asked.append)
+    assert clusterctl("down", *["--purge"] * purge).code == 1
+    lost = ", and forget its history, its audit and who is in quarantine" if purge else ""
+    assert asked == [f"Stop llama on gpu-01, gpu-02{lost}?"]

@@ -171,3 +171,12 @@ def test_usage(fleet: FakeFleet, clusterctl: Clusterctl, words: tuple[str, ...],
     assert outcome.code == 2
     assert said in outcome.err
     assert touched(fleet) == []
+
+
+def test_who_says_no_breaks_nothing(
+    clusterctl: Clusterctl, fleet: FakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("cluster.console.confirm", lambda _: False)
+    assert clusterctl("drill", "--kill", "worker").code == 1  # as with `down`, `restart` and `rollback`
+    assert not any(fleet.steps().values())

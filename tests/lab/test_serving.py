@@ -49,9 +49,9 @@ def status(file: Path) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
-def ask(lab: Lab) -> str:
-    """A chat completion by OpenAI's own client, from outside the hosts."""
-    with OpenAI(base_url=f"http://{lab.hosts[0].address}:8000/v1", api_key="none") as client:
+def ask(lab: Lab, head: Host | None = None) -> str:
+    """A chat completion by OpenAI's own client, from outside the hosts; the first one is the head."""
+    with OpenAI(base_url=f"http://{(head or lab.hosts[0]).address}:8000/v1", api_key="none") as client:
         answer = client.chat.completions.create(
             model="smollm2",
             messages=[{"role": "user", "content": QUESTION}],

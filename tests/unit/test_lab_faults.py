@@ -41,7 +41,9 @@ def test_skews(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     "parse", [faults.parse_duration, faults.parse_share, faults.parse_rate, faults.parse_skew]
 )
-@pytest.mark.parametrize("text", ["", "10", "-1ms", "ten", "1 s", "10%%", "1;reboot", "1mbit root netem"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "-1ms", "ten", "1 s", "10%%", "1;reboot", "1mbit root netem", "0mbit"]
+)
 def test_what_is_none_is_said(parse: object, text: str) -> None:
     assert callable(parse)
     with pytest.raises(UsageError, match="such as"):
