@@ -107,7 +107,7 @@ def problem(word: str, found: Problem, styles: Mapping[str, str]) -> None:
 
 
 def can_ask() -> bool:
-    """Whether a person sits at stdin; Python has none at all where it was closed (`<&-`, some supervisors)."""
+    """Whether a person sits at stdin; Python has none at all where it was closed (`<&-`, supervisors)."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 

@@ -97,7 +97,7 @@ class Deployment:
         explained = error if isinstance(error, JudgedError) else self._explained(error, wanted.target)
         if previous is None or previous == wanted.number:
             return explained
-        return explained.with_remedy(self._put_back(wanted.number, previous, explained))
+        return explained.with_remedy(self._put_back(wanted, previous, explained))
 
     def _explained(self, error: PhaseError, target: Target) -> PhaseError:
         """The error with the first cause that the logs of all nodes show, as `clusterctl doctor` finds it."""
@@ -108,16 +108,17 @@ class Deployment:
             console.emit({"event": "diagnosis", "findings": [finding_json(finding) for finding in findings]})
         return error.because(first_cause(findings))
 
-    def _put_back(self, failed: int, previous: int, error: PhaseError) -> str:
+    def _put_back(self, wanted: Prepared, previous: int, error: PhaseError) -> str:
         """Make the previous generation serve again, and say in a sentence or two how that went."""
-        reason = str(error).partition("\n")[0]
+        failed, reason = wanted.number, str(error).partition("\n")[0]
         self._say(
             {"event": "rollback", "failed": failed, "generation": previous, "reason": reason},
             f"generation {failed} does not serve: {reason}\nputting generation {previous} back",
         )
         logs = f"`clusterctl logs --generation {failed} {self.file}` shows what generation {failed} said."
         try:
-            self._carry_out(self._begun_again(previous))
+            again = self._begun_again(previous, wanted.target)
+            self._carry_out(again)
         except Interrupted as interrupted:
             raise Interrupted(f"{interrupted}\n  generation {previous} was being put back") from None
         except (ClusterctlError, ConnectionLost) as second:
@@ -125,22 +126,35 @@ class Deployment:
             return f"Generation {previous} could not be put back: {told}\n{logs}\n{REMEDY}"
         away = self.timing.away
         self._say(
-            {"event": "rolled_back", "generation": previous, "unavailable_seconds": round(away, 3)},
-            f"generation {previous} answers",
+            {"event": "rolled_back", "generation": again.number, "unavailable_seconds": round(away, 3)},
+            f"generation {again.number} answers",
         )
         gap = f"no generation answered for {away:.1f} s" if away else "it never stopped answering"
         return (
-            f"Generation {previous} was put back and answers; {gap}.\n{logs}\n"
+            f"Generation {again.number} was put back and answers; {gap}.\n{logs}\n"
             "Mend the inventory and run `clusterctl up` again."
         )
 
-    def _begun_again(self, number: int) -> Prepared:
+    def _begun_again(self, number: int, failed: Target) -> Prepared:
         """A generation that served, prepared anew from its record. Raises ClusterctlError."""
         record = recorded(self.inventory, self.lines, (number,)).get(number)
         if record is None:
             raise UnknownGenerationError(f"no node has its record (generations/{number}/record.json)")
-        self.journal.note(number, "starting")
-        return self.prepare(target_of(record), number)
+        wanted = self.prepare_former(record)
+        if wanted.target.digest == failed.digest:
+            raise UnknownGenerationError("with the nodes that are in use now it is what has just failed")
+        self.journal.begin(wanted.target, wanted.number)
+        return wanted
+
+    def prepare_former(self, former: Generation) -> Prepared:
+        """Under its own number, or under another where other nodes carry it by now: who was quarantined since
+        is not used again, and who watches would find the roster's nodes missing. Raises NoSpareError.
+        """
+        then = target_of(former)
+        target = Target(then.inventory, roster.newest(self.op.records).out, then.secrets)
+        same = target.played == played(then.inventory, former.quarantined, looking=True)
+        number = former.number if same else self.journal.history.number_for(target.digest)
+        return self.prepare(target, number)
 
     def current(self) -> Generation | None:
         """The record of what should run now; None: nothing should, or no node can show it."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cluster import console, fleet, phases
+from cluster import console, fleet, phases, watch_unit
 from cluster.apply import apply
-from cluster.errors import EXIT_DONE, EXIT_NO, EXIT_USAGE, PhaseError
+from cluster.errors import EXIT_DONE, EXIT_NO, EXIT_USAGE, PhaseError, UsageError
 from cluster.facts import what_is_ours
 from cluster.fleet import Fleet
 from cluster.gather import gather_tolerantly
@@ -17,7 +17,7 @@ from cluster.healing import roster
 from cluster.inventory import Inventory, load
 from cluster.inventory.spares import played, spares
 from cluster.journal import Journal
-from cluster.operation import Operation, operation
+from cluster.operation import Operation, operation, read_records
 from cluster.plan import Plan, make_plan, with_others
 from cluster.reporter import reporter
 from cluster.steps import Phase
@@ -39,6 +39,8 @@ def down(file: Path, yes: bool, purge: bool, as_json: bool) -> int:
         if not console.confirm(f"Stop {plan.served_name} on {nodes}{forget}?"):
             return EXIT_NO
     with fleet.connect(inventory, tolerant=True) as lines:
+        if purge:
+            _require_unwatched(inventory, lines, file)
         with operation("down", inventory, lines, majority=False) as op:
             anything = _take_down(plan, op, as_json)
         if purge:
@@ -66,6 +68,16 @@ def _take_down(plan: Plan, op: Operation, as_json: bool) -> bool:
     if unreachable:
         raise PhaseError("Take down", unreachable, len(plan.members), REMEDY)
     return bool(todo)
+
+
+def _require_unwatched(inventory: Inventory, lines: Fleet, file: Path) -> None:
+    """Raises UsageError: the unit would be started again for ever, without the inventory that it reads."""
+    watched = [n for n, kept in read_records(inventory, lines, (watch_unit.INVENTORY,)).items() if kept]
+    if watched:
+        raise UsageError(
+            f"{', '.join(watched)} watches this cluster by itself; nothing was changed\n"
+            f"  `clusterctl watch --uninstall {file}` first, then `clusterctl down --purge {file}`"
+        )
 
 
 def _that_matter(

@@ -8,15 +8,13 @@ from time import monotonic
 from cluster import console, fleet
 from cluster.commands import changes
 from cluster.commands.check import known_ids
-from cluster.commands.deployment import Deployment, Prepared, UnknownGenerationError, require_members
+from cluster.commands.deployment import Deployment, UnknownGenerationError, require_members
 from cluster.commands.up import judged, nothing_to_do, serving
 from cluster.errors import EXIT_DONE, EXIT_NO, EXIT_USAGE, UsageError
 from cluster.generations.history import History
 from cluster.generations.record import Generation
-from cluster.healing import roster
 from cluster.inventory import Inventory, load
-from cluster.inventory.spares import played
-from cluster.journal import Journal, Target, recorded, target_of
+from cluster.journal import Journal, recorded, target_of
 from cluster.operation import operation
 
 
@@ -33,7 +31,8 @@ def rollback(file: Path, number: int | None, yes: bool, ignore: tuple[str, ...],
         with operation("rollback", inventory, lines) as op:
             work = Deployment(inventory, op, lines, Journal(op, inventory.cluster), file, ignore, as_json)
             former = _former(work.journal.history, number, recorded(inventory, lines))
-            wanted = _prepared(work, former)
+            _require_known(former, inventory)
+            wanted = work.prepare_former(former)
             target = wanted.target
             found = changes.changes_to(work.current(), target, wanted.facts)
             if not wanted.todo and not found and work.journal.is_settled(wanted.number):
@@ -66,23 +65,12 @@ def _former(known: History, number: int | None, records: dict[int, Generation]) 
     return records[wanted]
 
 
-def _prepared(work: Deployment, former: Generation) -> Prepared:
-    """Under its own number, or under the next where other nodes carry it by now: who was quarantined since is
-    not used again, and who watches would find the roster's nodes missing. Raises NoSpareError.
-    """
-    then = target_of(former)
-    target = Target(then.inventory, roster.newest(work.op.records).out, then.secrets)
-    _require_known(target, former.number, work.inventory)
-    same = target.played == played(then.inventory, former.quarantined, looking=True)
-    return work.prepare(target, former.number if same else work.journal.history.number_for(target.digest))
-
-
-def _require_known(target: Target, number: int, inventory: Inventory) -> None:
-    """Raises UsageError where the inventory does not say how to reach all nodes of a target."""
+def _require_known(former: Generation, inventory: Inventory) -> None:
+    """Raises UsageError where the inventory does not say how to reach all nodes of a generation."""
     known = {node.name for node in inventory.nodes}
-    missing = [member.name for member in target.plan.members if member.name not in known]
+    missing = [node.name for node in target_of(former).played.nodes if node.name not in known]
     if missing:
         raise UsageError(
-            f"generation {number} ran on {', '.join(missing)} too, which the inventory has no more: "
+            f"generation {former.number} ran on {', '.join(missing)} too, which the inventory has no more: "
             "add it again, also as `spare: true`"
         )

@@ -67,7 +67,7 @@ class Healer:
             self._say({"state": "failed", "exit_code": error.exit_code, "why": str(error)})
             return
         self._failures = 0
-        self._wait(done.seconds)
+        self._wait(max(done.seconds, self._first))
         self._say({"state": done.state, "why": done.why})
 
     def _wait(self, seconds: float) -> None:

@@ -12,7 +12,7 @@ from samples import GOOD
 
 from cluster.commands.heal import heal_watched
 from cluster.liveness import Liveness
-from cluster.steps import Result
+from cluster.steps import Argv, Result
 
 Clusterctl = Callable[..., Outcome]
 SPARE = "  - {name: gpu-03, address: 10.0.0.13, gpus: 2, spare: true}\n"
@@ -380,6 +380,36 @@ def test_rollback_does_not_use_who_was_quarantined_since(spared: FakeFleet, clus
     spared.write(GOOD + SPARE)
     assert clusterctl("up").out.startswith("nothing to do")
     assert clusterctl("heal").out.startswith("nothing to do")
+
+
+def test_what_is_put_back_does_not_use_who_was_quarantined_since(
+    spared: FakeFleet, clusterctl: Clusterctl
+) -> None:
+    assert clusterctl("quarantine", "gpu-02", "--reason", "fan is loud").code == 0
+    spared.write(GOOD.replace("max_model_len: 4096", "max_model_len: 8192") + SPARE)
+    broken = [True]
+
+    def dies(argv: Argv) -> Result | None:
+        if argv[-1] == "serve" and broken:
+            broken.clear()
+            return Result(2, "", "unrecognized arguments\n")
+        return None
+
+    spared.nodes["gpu-01"].special = dies
+    outcome = clusterctl("up")
+    assert outcome.code == 7
+    assert "was put back and answers" in outcome.err
+    assert sorted(runs(spared)) == ["gpu-01", "gpu-03"]
+    assert "nothing to do" in clusterctl("heal").out
+
+
+def test_what_has_just_failed_is_not_put_back(spared: FakeFleet, clusterctl: Clusterctl) -> None:
+    assert clusterctl("quarantine", "gpu-02", "--reason", "fan is loud").code == 0
+    spared.nodes["gpu-03"].special = lambda argv: Result(1, "", "no\n") if argv[-1] == "ray" else None
+    outcome = clusterctl("up")
+    assert outcome.code == 7
+    assert "Generation 1 could not be put back: with the nodes that are in use now it is what" in outcome.err
+    assert sum(step.endswith("run_cluster.sh ray") for step in spared.nodes["gpu-03"].steps) == 1
 
 
 def test_quarantine_without_a_spare_is_refused(fleet: FakeFleet, clusterctl: Clusterctl) -> None:

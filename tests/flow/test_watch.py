@@ -311,6 +311,15 @@ def test_uninstall_stops_it_and_removes_the_files(fleet: FakeFleet, clusterctl: 
     assert clusterctl("watch", "--uninstall", "--json").events[-1]["event"] == "not_watching"
 
 
+def test_a_watcher_on_the_head_is_not_forgotten(fleet: FakeFleet, clusterctl: Clusterctl) -> None:
+    head_has(fleet)
+    assert clusterctl("watch", "--install", "--heal").code == 0
+    outcome = clusterctl("down", "--yes", "--purge")
+    assert outcome.code == 2
+    assert "gpu-01 watches this cluster by itself; nothing was changed" in outcome.err
+    assert "watch --uninstall" in outcome.err
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 @pytest.mark.parametrize("user", ["0", "1000"])
 def test_the_unit_is_one_to_systemd(
