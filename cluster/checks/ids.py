@@ -91,6 +91,11 @@ IDS = {
     "transport-unfinished": "NCCL failed, or some of its ranks did not finish",
     "transport-unknown": "nothing shows what the traffic between nodes takes",
     "transport-fallback": "the traffic between nodes takes less than the HCAs of all nodes could give",
+    "watch-systemd": "the head has no systemd to watch with",
+    "watch-clusterctl": "clusterctl is not on the head's PATH",
+    "watch-lines": "the head cannot reach the other nodes by itself",
+    "watch-secret": "a secret comes from the operator's environment, which the head has not",
+    "watch-linger": "the head ends a user's units when the user logs out",
 }
 
 

@@ -100,7 +100,10 @@ def _files(target: Host, folder: str) -> Iterator[str]:
 
 
 def _programs(target: Host) -> Iterator[str]:
-    """The command lines of all processes but those that look."""
+    """The command lines of all processes but those that look, and sshd's own.
+
+    A session whose client vanished behind a cut cable lives on until TCP's keepalive, two hours by default.
+    """
     for line in do(target, "ps -eo args=").splitlines():
-        if "ps -eo args=" not in line:
+        if "ps -eo args=" not in line and not line.startswith("sshd: "):
             yield line.strip()
