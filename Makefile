@@ -27,7 +27,7 @@ demo: $(LOCAL)
 	$(BIN)/python scripts/ask.py "What is the capital of France?"
 
 clean-demo:
-	$(BIN)/clusterctl down --yes inventory/local.yaml
+	$(BIN)/clusterctl down --yes --purge inventory/local.yaml
 
 test: $(DEV) lint
 	sh scripts/install-debian-packages.sh

@@ -76,18 +76,19 @@ class Deployment:
         self.timing.begin(_answers(wanted))
         self.journal.begin(wanted.target, wanted.number)
         try:
-            return self._carry_out(wanted)
+            last = self._carry_out(wanted)
         except PhaseError as error:
             raise self._failed(error, wanted, previous) from error
         except Interrupted as error:
             raise _interrupted(error, wanted.number, previous) from None
+        # A node that takes no note of it is no reason to take down what answers.
+        self.journal.serves(wanted.number, wanted.target.plan)
+        return last
 
     def _carry_out(self, wanted: Prepared) -> Result | None:
         plan = wanted.target.plan
         with reporter(self.as_json) as report:
-            last = self.op.apply(wanted.todo, len(plan.members), self.timing.then(report), REMEDY)
-        self.journal.serves(wanted.number, plan)
-        return last
+            return self.op.apply(wanted.todo, len(plan.members), self.timing.then(report), REMEDY)
 
     def _failed(self, error: PhaseError, wanted: Prepared, previous: int | None) -> PhaseError:
         """The error with its cause; before it is told, the evidence is kept and what served put back."""
@@ -119,6 +120,7 @@ class Deployment:
         try:
             again = self._begun_again(previous, wanted.target)
             self._carry_out(again)
+            self.journal.serves(again.number, again.target.plan)
         except Interrupted as interrupted:
             raise Interrupted(f"{interrupted}\n  generation {previous} was being put back") from None
         except (ClusterctlError, ConnectionLost) as second:

@@ -11,6 +11,7 @@ import pytest
 from fakes import FakeFleet, FakeNode, Outcome
 from samples import GOOD
 
+from cluster.errors import ConnectionLost
 from cluster.steps import Argv, Result
 
 Clusterctl = Callable[..., Outcome]
@@ -43,6 +44,26 @@ def first(clusterctl: Clusterctl, fleet: FakeFleet) -> FakeFleet:
     assert clusterctl("up").code == 0
     fleet.steps()
     return fleet
+
+
+def test_a_node_that_takes_no_note_takes_nothing_down(
+    clusterctl: Clusterctl, first: FakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = FakeNode.put
+
+    def put(node: FakeNode, path: str, content: str, mode: int) -> None:
+        if node.name == "gpu-02" and path.endswith("2/outcome.json") and '"serving"' in content:
+            raise ConnectionLost("cannot write: no space left on device")
+        write(node, path, content, mode)
+
+    monkeypatch.setattr(FakeNode, "put", put)
+    first.write(LONGER)
+    outcome = clusterctl("up")
+    assert outcome.code == 7
+    assert outcome.err.startswith("error: Keep the record failed on 1 of 2 nodes\n  gpu-02  cannot write")
+    assert "put back" not in outcome.out + outcome.err
+    assert clusterctl("status").code == 0
+    assert "8192" in first.nodes["gpu-01"].files["serve.sh"]
 
 
 def test_the_first_is_written_on_every_node(first: FakeFleet) -> None:
