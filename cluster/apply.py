@@ -73,6 +73,10 @@ Event = PhaseStarted | StepStarted | StepWaiting | StepDone | PhaseJudged | Phas
 OnEvent = Callable[[Event], None]
 
 
+def silently(_: Event) -> None:
+    """For what is noted on the way, and is no step of a deployment."""
+
+
 @dataclass
 class _Clock:
     """Seconds that each node worked for us, or was waited for, in a phase."""

@@ -29,8 +29,13 @@ def this_holder(command: str) -> Holder:
         pid=str(os.getpid()),
         started=_started(os.getpid()) or "",
         command=command,
-        since=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        since=moment(),
     )
+
+
+def moment() -> str:
+    """Now, in UTC, as all that is kept has it: 2026-11-21T05:24:26Z."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def machine() -> str:

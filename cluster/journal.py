@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from cluster import __version__, evidence
-from cluster.apply import Event
+from cluster.apply import silently
 from cluster.errors import ClusterctlError, ConnectionLost, Interrupted, LockLostError
 from cluster.facts import what_may_drift
 from cluster.fleet import Fleet
@@ -18,7 +18,7 @@ from cluster.generations.drift import baseline
 from cluster.generations.history import History, generations, history
 from cluster.generations.record import Generation, State
 from cluster.generations.spec import digest_of, inventory_text
-from cluster.holder import operator
+from cluster.holder import moment, operator
 from cluster.inventory import Inventory, parse
 from cluster.inventory.secrets import Secrets, read_secrets
 from cluster.inventory.spares import played
@@ -70,11 +70,6 @@ def recorded(inventory: Inventory, lines: Fleet, numbers: Iterable[int] = ()) ->
     return generations(read_records(inventory, lines, patterns or ("generations/*/record.json",)))
 
 
-def now() -> str:
-    """This moment in UTC, as records have it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 class Journal:
     """The history of a cluster within one operation; what it writes it knows from then on.
 
@@ -111,7 +106,7 @@ class Journal:
         known = self.history
         unknown = [node for node in self._nodes if number not in known.by_node.get(node, {})]
         if unknown:
-            text, who = inventory_text(target.inventory), (now(), operator(), __version__)
+            text, who = inventory_text(target.inventory), (moment(), operator(), __version__)
             generation = Generation(number, target.digest, text, *who, target.quarantined)
             self._write(keep.begin(self.cluster, unknown, generation, target.plan, known))
         if number in known.outcomes:
@@ -119,18 +114,18 @@ class Journal:
 
     def note(self, number: int, state: State, reason: str = "") -> None:
         """Note what became of a generation."""
-        self._note(keep.Note(number, state, now(), reason))
+        self._note(keep.Note(number, state, moment(), reason))
 
     def serves(self, number: int, plan: Plan) -> None:
         """Note that a generation serves, with what runs on its nodes by now."""
         facts, _ = gather_tolerantly(plan, self._op.connections, what_may_drift)
         found = {node: baseline(fact) for node, fact in facts.items()}
-        self._note(keep.Note(number, "serving", now(), baselines=found))
+        self._note(keep.Note(number, "serving", moment(), baselines=found))
 
     def ended(self) -> None:
         """Note that nothing should run any more; what is noted already is not written again."""
         unaware = [node for node in self._nodes if "current" in self._records.get(node, {})]
-        self._write(keep.ended(self.cluster, self._nodes, self.history, now(), unaware))
+        self._write(keep.ended(self.cluster, self._nodes, self.history, moment(), unaware))
         for record in self._records.values():
             record.pop("current", None)
 
@@ -171,11 +166,7 @@ class Journal:
 
     def _apply(self, title: str, steps: tuple[Put | Run, ...]) -> None:
         if steps:
-            self._op.apply((Phase(title, steps),), len(self._nodes), _silently, REMEDY)
-
-
-def _silently(_: Event) -> None:
-    return None
+            self._op.apply((Phase(title, steps),), len(self._nodes), silently, REMEDY)
 
 
 def baselines(known: History) -> dict[str, Mapping[str, object]]:

@@ -6,14 +6,13 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from cluster import console, hooks, records
 from cluster.apply import OnEvent, apply
 from cluster.connection import Connection
 from cluster.errors import EXIT_BUG, EXIT_DONE, ClusterctlError, ConnectError, ConnectionLost, Interrupted
 from cluster.fleet import Fleet
-from cluster.holder import operator
+from cluster.holder import moment, operator
 from cluster.holding import Held, holding
 from cluster.inventory import Inventory
 from cluster.parallel import on_all
@@ -91,7 +90,7 @@ class Operation:
             {
                 "id": self.id,
                 "event": event,
-                "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "at": moment(),
                 "who": operator(),
                 "command": self.command,
                 "epoch": self.held.epoch,

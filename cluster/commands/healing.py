@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cluster import console, phases
-from cluster.apply import Event
+from cluster.apply import silently
 from cluster.checks import judge, preflight
 from cluster.commands.deployment import Deployment, Prepared
 from cluster.errors import PhaseError, Problem
@@ -232,7 +232,7 @@ class Healing:
             changed = changed.with_quarantined(name, reason, at, f"heal by {operator()}")
             self._say_quarantined(name, reason)
         phase = written(work.op, changed)
-        work.op.apply((phase,), len(self.found.plan.members), _silently, REMEDY)
+        work.op.apply((phase,), len(self.found.plan.members), silently, REMEDY)
 
     def _say_quarantined(self, name: str, reason: str) -> None:
         if self.found.work.as_json:
@@ -249,7 +249,3 @@ def written(op: Operation, changed: Roster) -> Phase:
 
 def _first(text: str) -> str:
     return text.splitlines()[0] if text else ""
-
-
-def _silently(_: Event) -> None:
-    return None

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from cluster import console, fleet
-from cluster.apply import Event
+from cluster.apply import silently
 from cluster.commands.healing import written
 from cluster.commands.others import Others, others, show
 from cluster.errors import EXIT_DONE, ConnectError, UsageError
@@ -52,7 +52,7 @@ def put_in(file: Path, node: str, reason: str, as_json: bool) -> int:
         successor = replacement(inventory, known.out, node) if at_work else ""
         changed = known.with_quarantined(node, reason, roster.stamp(time.time()), operator())
         op.result = f"{node} is in quarantine: {reason}"
-        op.apply((written(op, changed),), len(inventory.nodes), _silently, REMEDY)
+        op.apply((written(op, changed),), len(inventory.nodes), silently, REMEDY)
     follows = f"; `clusterctl up` puts {successor} in its place" if successor else ""
     _say(f"{node} is in quarantine{follows}", node, "quarantined", as_json)
     return EXIT_DONE
@@ -68,7 +68,7 @@ def take_out(file: Path, node: str, as_json: bool) -> int:
             raise UsageError(f"--release {node}: it is not in quarantine; there: {listed_names}")
         changed = known.without(node)
         op.result = f"{node} was released"
-        op.apply((written(op, changed),), len(inventory.nodes), _silently, REMEDY)
+        op.apply((written(op, changed),), len(inventory.nodes), silently, REMEDY)
         _say(_after_release(inventory, changed, node), node, "released", as_json)
     return EXIT_DONE
 
@@ -102,7 +102,3 @@ def _say(text: str, node: str, event: str, as_json: bool) -> None:
         console.emit({"event": event, "node": node, "what": text})
     else:
         console.say(text)
-
-
-def _silently(_: Event) -> None:
-    return None
