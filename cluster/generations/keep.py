@@ -98,7 +98,9 @@ def purge(cluster: str, nodes: Iterable[str]) -> tuple[Run, ...]:
 
 def _purge(cluster: str, node: str) -> str:
     own, around = shlex.quote(records.folder(cluster, node)), shlex.quote(f"{records.FOLDER}/{cluster}")
-    return f"rm -rf {own} && rmdir --ignore-fail-on-non-empty {around} {records.FOLDER} 2>/dev/null; :"
+    above = ".local/state .local"  # made for it where there was nothing else
+    empty = f"rmdir --ignore-fail-on-non-empty {around} {records.FOLDER} {above}"
+    return f"rm -rf {own} && {empty} 2>/dev/null; :"
 
 
 def _superseded(known: History, note: Note) -> Iterator[Note]:

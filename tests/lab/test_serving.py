@@ -136,7 +136,7 @@ def test_up_answers_and_down_leaves_nothing(
             a_rank_does_not_take_over_what_is_the_heads_own(lab.hosts[1])
             a_dead_worker_is_named_and_brought_back(lab, file)
 
-        assert clusterctl("down", "--yes", file).returncode == 0
+        assert clusterctl("down", "--yes", "--purge", file).returncode == 0
         for target, found in zip(lab.hosts, before, strict=True):
             for kind, left in without_passing(traces(target)).items():
                 assert left == found[kind], f"{kind} on {target.name}"
@@ -158,6 +158,7 @@ def what_else_a_running_cluster_shows(lab: Lab, file: Path, tmp_path: Path) -> N
     """The files on the nodes are those of `render`; exec and logs reach every container."""
     for target in lab.hosts:
         there = files_on(target, f"/root/.clusterctl/{lab.name}/{target.name}")
+        assert there.pop("generation") == "1\n"
         assert there == rendered_files(file, tmp_path / "rendered", target.name)
 
     check = clusterctl("check", file, "--json")
