@@ -208,7 +208,7 @@ def test_a_slow_interface(lab: Lab, plan: Plan, lines: fleet.Fleet) -> None:
 
 def test_a_node_that_dies_in_the_middle(lab: Lab, plan: Plan, lines: fleet.Fleet) -> None:
     started = time.monotonic()
-    pulled = threading.Thread(target=lambda: (until_measuring(lab), host.link_down(lab.hosts[1])))
+    pulled = threading.Thread(target=cut_in_the_middle, args=(lab,))
     pulled.start()
     try:
         measured = measure(plan, lines.connections)
@@ -220,6 +220,17 @@ def test_a_node_that_dies_in_the_middle(lab: Lab, plan: Plan, lines: fleet.Fleet
     assert {link(measured, 2, dst).connected for dst in (1, 3)} == {None}
     assert link(measured, 2, 1).why.startswith(f"not measured: {lab.hosts[1].name}: ")
     assert link(measured, 1, 3).bits_per_second and link(measured, 3, 1).bits_per_second
+
+
+def cut_in_the_middle(lab: Lab) -> None:
+    """The second host measures no further until its cable is pulled, however long that takes here."""
+    until_measuring(lab)
+    frozen = probes(lab).get(lab.hosts[1].name, [])
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    host.link_down(lab.hosts[1])
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
 
 
 def until_measuring(lab: Lab) -> None:
